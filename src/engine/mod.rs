@@ -1,0 +1,2 @@
+//! Asynchronous requests: workers, the wait barrier and the ticker.
+#![forbid(unsafe_code)]

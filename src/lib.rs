@@ -1,0 +1,47 @@
+//! An open implementation of the VixDiskLib interface.
+//!
+//! ```text
+//!       C program / nbdkit / Python ctypes                             the host's threads
+//!  ─────────────┬─────────────────────────────────────────────────────────────────────────
+//!   abi/        │ VixDiskLib_* ── fence ── args ── handle token        unsafe lives here
+//!  ─────────────┼─────────────────────────────────────────────────────────────────────────
+//!   session/    │ Library ▸ Connection ▸ OpenDisk      every verb in safe Rust
+//!               │        │              │
+//!               │        ▼              ▼
+//!               │   transport/      engine/  queue, workers, wait barrier, ticker
+//!               │   local              │
+//!               │        │ builds      ▼
+//!               │        ├─────────▶ disk/    a chain of links; the one read / write / extents loop
+//!               │        │              │
+//!               │        ▼              ▼
+//!               │                   format/  VMDK: descriptor, flat, sparse, stream, cowd, sesparse
+//!               │                       │ asks
+//!               │                       ▼
+//!               │                   storage/ Storage trait: file, block device, memory
+//!  ─────────────┴─────────────────────────────────────────────────────────────────────────
+//!   base:  error  units  logging  config  threads
+//! ```
+//!
+//! Names point downwards only; `tests/layering.rs` checks it.
+#![allow(non_snake_case)] // the library's file name is part of the interface
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod error;
+pub mod logging;
+pub mod threads;
+pub mod units;
+
+pub mod storage;
+
+pub mod format;
+
+pub mod disk;
+
+pub mod transport;
+
+pub mod engine;
+
+pub mod session;
+
+pub mod abi;

@@ -1,0 +1,1 @@
+//! The disk database as key and value strings.

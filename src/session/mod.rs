@@ -1,0 +1,13 @@
+//! Every verb of the library in safe Rust: a [`Library`] makes a [`Connection`], which opens an [`OpenDisk`].
+//!
+//! Tests, tools and the C interface are all users of this room. It knows nothing of C.
+#![forbid(unsafe_code)]
+
+pub mod connect;
+pub mod library;
+pub mod metadata;
+pub mod open_disk;
+
+pub use connect::{Connection, ConnectParams, Credentials, DiskSpec};
+pub use library::Library;
+pub use open_disk::{AllocatedBlocks, Completion, DiskInfo, OpenDisk, OpenFlags};

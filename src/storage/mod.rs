@@ -1,0 +1,113 @@
+//! Random-access bytes: a local file, a block device, memory.
+//!
+//! A [`Storage`] knows nothing of formats. All methods may be called from many threads at once; none keeps a lock while
+//! it waits for a device. [`Folder`] is the gate for names that stand *inside* images.
+
+#[forbid(unsafe_code)]
+pub mod file;
+#[forbid(unsafe_code)]
+pub mod lock;
+#[forbid(unsafe_code)]
+pub mod memory;
+pub mod os;
+
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// One read of a batch.
+#[derive(Debug)]
+pub struct ReadOp<'a> {
+    /// Filled whole, or the batch fails.
+    pub buf: &'a mut [u8],
+    /// Where the bytes stand in the storage.
+    pub offset: u64,
+}
+
+/// Random-access bytes.
+pub trait Storage: Debug + Send + Sync {
+    /// Current length in bytes.
+    fn size(&self) -> Result<u64>;
+
+    /// Fills the whole buffer from `offset`, or fails; bytes past the end are [`ErrorKind::EndOfFile`].
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()>;
+
+    /// Fills the whole buffer if that needs no waiting for a device. `Ok(false)`: it would have to wait, the buffer's
+    /// content is undefined, nothing else happened.
+    fn try_read_at(&self, _buf: &mut [u8], _offset: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Fills every buffer, or fails. Storages with latency overlap the reads.
+    fn read_batch(&self, reads: &mut [ReadOp<'_>]) -> Result<()> {
+        reads.iter_mut().try_for_each(|read| self.read_at(read.buf, read.offset))
+    }
+
+    /// Writes the whole buffer at `offset`, growing the storage if needed. A failure may have written a part.
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
+
+    /// Returns when everything written before is stable.
+    fn flush(&self) -> Result<()>;
+
+    /// Calls `sink` with the ascending, disjoint parts of `range` that may hold something other than zeros.
+    /// The default says: all of it.
+    fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        if range.start < range.end {
+            sink(range);
+        }
+        Ok(())
+    }
+
+    /// Cuts or extends to `len` bytes; new bytes read as zeros.
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(Error::new(ErrorKind::NotSupported, format!("{}: cannot change the length", self.label())))
+    }
+
+    /// A name for messages: the path.
+    fn label(&self) -> String;
+}
+
+/// What a storage is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Writes will come.
+    pub write: bool,
+    /// Bypass the host's cache (`O_DIRECT`); buffers of any alignment are still accepted.
+    pub direct: bool,
+    /// The name may be that of a block device (device and raw-mapping extents).
+    pub device: bool,
+}
+
+impl Access {
+    /// Reading an ordinary file.
+    pub const READ: Access = Access { write: false, direct: false, device: false };
+}
+
+/// Tells two opened things apart, to find loops: device and inode of a local file, or something like it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity(pub u64, pub u64);
+
+/// An opened image file and where names inside it lead.
+#[derive(Debug)]
+pub struct Place {
+    /// The file that was named: a descriptor or a sparse extent.
+    pub storage: Arc<dyn Storage>,
+    /// The folder that names inside it are relative to.
+    pub folder: Arc<dyn Folder>,
+    /// The path for messages.
+    pub label: String,
+    /// Who it is.
+    pub identity: Identity,
+}
+
+/// The gate for names found inside an image. Decides what they may lead to; a refusal says why.
+pub trait Folder: Debug + Send + Sync {
+    /// Opens an extent named in a descriptor of this folder.
+    fn extent(&self, name: &str, access: Access) -> Result<Arc<dyn Storage>>;
+
+    /// How many places the parent hint of a descriptor may lead to, best first (the path itself, the base name next to the
+    /// child), and the opening of the `nth` of them, read-only. `Ok(None)`: there is no such candidate.
+    fn parent(&self, hint: &str, nth: usize) -> Result<Option<Place>>;
+}

@@ -1,0 +1,2 @@
+//! How bytes of a disk are reached.
+#![forbid(unsafe_code)]
