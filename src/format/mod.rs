@@ -13,6 +13,7 @@ pub mod descriptor;
 pub mod encoding;
 pub mod flat;
 pub mod geometry;
+mod lookup;
 pub mod sesparse;
 pub mod sparse;
 pub mod stream;
