@@ -89,6 +89,18 @@ pub trait Image: Debug + Send + Sync {
         Ok(false)
     }
 
+    /// The unit in which [`Mapping::Packed`] data is inflated, if there is any. A request cut at its multiples can be
+    /// read by several threads without doing anything twice.
+    fn packed_unit(&self) -> Option<u64> {
+        None
+    }
+
+    /// Prepares packed data of a range for coming reads, as far as memory is set aside for that: read-ahead for another
+    /// thread to call. A fault here shows again in the read.
+    fn prefetch(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
+    }
+
     /// Reports every part of `range` in ascending order without gaps. Neighbours of equal presence need not be merged.
     /// Does not load what it does not need, and leaves caches as they are.
     fn scan(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Presence)) -> Result<()> {
