@@ -62,7 +62,10 @@ fn print_info(disk: &OpenDisk) -> Result<()> {
     let info = disk.info()?;
     let g = &info.geometry;
     println!("{:<16}{} sectors, {:.1} MiB", "capacity", info.capacity.0, info.capacity.0 as f64 / 2048.0);
-    println!("{:<16}{} logical, {} physical", "sector sizes", info.logical_sector_size, info.physical_sector_size);
+    println!(
+        "{:<16}{} logical, {} physical",
+        "sector sizes", info.logical_sector_size, info.physical_sector_size
+    );
     println!("{:<16}{:?}", "adapter", info.adapter);
     println!("{:<16}{} cylinders, {} heads, {} sectors", "geometry", g.cylinders, g.heads, g.sectors);
     println!("{:<16}{}", "links", info.links);
