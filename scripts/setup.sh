@@ -57,6 +57,6 @@ fi
 status=0
 scripts/fetch-nbdkit-plugins.sh || status=$?
 if [ "$status" -ne 0 ]; then
-    say "without nbdkit's vddk plugins, the tests that need them are skipped"
+    say "without one of nbdkit's vddk plugins, the tests that need it are skipped"
     [ "${CI:-}" != true ] || exit 1
 fi
