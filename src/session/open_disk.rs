@@ -321,11 +321,9 @@ impl OpenDisk {
         self.inflight.wait_until_empty();
         let result = self.disk.finish().context(|| format!("closing {}", self.label));
         self.folder.release();
-        if let Some(lock) = self.lock.lock().take() {
-            lock.release();
-        }
+        let unlocked = self.lock.lock().take().map_or(Ok(()), |lock| lock.release());
         self.library.log().debug(|| format!("VixDiskLib: closed {}", self.label));
-        result
+        result.and(unlocked)
     }
 }
 
