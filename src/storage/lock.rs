@@ -291,7 +291,7 @@ fn make_folder(folder: &Path, log: &Log) -> Result<()> {
         Ok(()) => {
             let parent = folder.parent().map(fs::metadata);
             if let Some(Ok(parent)) = parent {
-                let mode = fs::Permissions::from_mode(parent.permissions().mode() & 0o777 | 0o700);
+                let mode = fs::Permissions::from_mode(parent.permissions().mode() & 0o3777 | 0o700);
                 let _ = fs::set_permissions(folder, mode); // some file systems have no modes
             }
             Ok(())
