@@ -1,4 +1,5 @@
 //! SESparse deltas: golden images, chosen tables, every header field corrupted.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectations do")]
 
 mod packed;
 
