@@ -100,7 +100,7 @@ impl Delta {
             }
             entry => entry as u32,
         };
-        patch(&mut self.file, slot, &(0x1000_0000_u64 << 32 | u64::from(index)).to_le_bytes());
+        patch(&mut self.file, slot, &((0x1000_0000_u64 << 32) | u64::from(index)).to_le_bytes());
         TABLES * 512 + index as usize * 32768 + 8 * (number % 4096) as usize
     }
 

@@ -318,7 +318,7 @@ fn what_qemu_writes_gives_its_content() {
     let folder = tempfile::tempdir().unwrap();
     let (raw, vmdk) = (folder.path().join("raw"), folder.path().join("d.vmdk"));
     let mut rng = Rng(99);
-    let mut bytes = vec![0; 5 << 20 | 200 * 512];
+    let mut bytes = vec![0; (5 << 20) + 200 * 512];
     for (number, part) in bytes.chunks_mut(50_000).enumerate() {
         match number % 3 {
             0 => part.copy_from_slice(&pattern(number as u64, part.len())),
