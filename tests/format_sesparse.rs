@@ -134,13 +134,8 @@ fn the_file_of_a_host_gives_its_content() {
     let Some(folder) = images() else { return };
     let delta = open(image(&folder, "esxi-sesparse/sesparse.vmdk")).unwrap();
     assert_eq!(delta.capacity(), 536_870_912);
-    // 16 MiB of the letter a, then zeros; compared as such, since a hash of 512 MiB takes long in a test build.
-    let mut buf = vec![0; 1 << 20];
-    for mib in 0..512 {
-        packed::read(&[&delta], mib << 20, &mut buf).unwrap();
-        let expected = if mib < 16 { b'a' } else { 0 };
-        assert!(buf.iter().all(|&byte| byte == expected), "MiB {mib}");
-    }
+    let expected = "3afa48010241335528fe402f083fc9f3a1013a49485221443a78d9a8604e2f90";
+    assert_eq!(sha256(&[&delta], 1 << 20), expected);
     scan_agrees_with_map(&delta);
 }
 
@@ -155,8 +150,8 @@ fn a_journal_to_be_replayed_is_refused() {
 #[test]
 fn random_deltas_give_what_was_put_in() {
     let mut rng = Rng(42);
-    for round in 0..30 {
-        let sectors = 1 + rng.below(20 * 2048 * 8);
+    for round in 0..20 {
+        let sectors = 1 + rng.below(5 * 32768);
         let numbers = sectors.div_ceil(8);
         let base = pattern(round, sectors as usize * 512);
         let mut expected = base.clone();
