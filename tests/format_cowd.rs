@@ -1,4 +1,5 @@
 //! COWD deltas: golden images, chosen tables, every header field corrupted.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectations do")]
 
 mod packed;
 
@@ -296,5 +297,30 @@ fn a_fault_of_the_file_is_told_and_does_not_stick() {
         assert!(first.is_err_and(|e| e.kind() == ErrorKind::Io), "read {nth}");
         packed::read(&[&image], 0, &mut buf).unwrap();
         assert!(buf[9999 * 512..] == pattern(9999, 512));
+    }
+}
+
+/// Reads all that can be read of a file with a few bytes changed: anything but a panic is good.
+#[test]
+fn damaged_files_never_panic() {
+    let mut rng = Rng(2027);
+    let good = delta(9000, 2, &[(0, pattern(0, 1024)), (1, pattern(1, 1024)), (4499, pattern(2, 1024))]);
+    for _ in 0..3000 {
+        let mut file = good.clone();
+        for _ in 0..1 + rng.below(3) {
+            let part = [0..36, 2048..2056, 2560..2600, 2560..file.len()][rng.below(4) as usize].clone();
+            let at = part.start + rng.below(part.len() as u64) as usize;
+            file[at] = [0, 1, 0x7f, 0x80, 0xff, rng.next() as u8][rng.below(6) as usize];
+        }
+        if rng.below(8) == 0 {
+            file.truncate(rng.below(file.len() as u64) as usize);
+        }
+        let Ok(image) = open(file) else { continue };
+        let mut buf = vec![0; 100_000];
+        for at in [0, 1000, image.capacity().saturating_sub(100_000)] {
+            let len = buf.len().min((image.capacity() - at.min(image.capacity())) as usize);
+            let _ = packed::read(&[&image], at.min(image.capacity()), &mut buf[..len]);
+        }
+        let _ = image.scan(0..image.capacity(), &mut |_, _| ());
     }
 }
