@@ -60,7 +60,9 @@ impl Threads {
                 Ok(())
             }
             Some(Err(e)) => Err(Error::from_io(e, format!("starting thread {name}"))),
-            None => Err(Error::new(crate::error::ErrorKind::Internal, "the signal shield did not run its body")),
+            None => {
+                Err(Error::new(crate::error::ErrorKind::Internal, "the signal shield did not run its body"))
+            }
         }
     }
 

@@ -15,9 +15,9 @@ pub struct Sectors(pub u64);
 impl Sectors {
     /// The same in bytes; more than 2^64 bytes is out of range.
     pub fn bytes(self) -> Result<u64> {
-        self.0
-            .checked_mul(SECTOR)
-            .ok_or_else(|| Error::new(ErrorKind::OutOfRange, format!("{} sectors are more than 2^64 bytes", self.0)))
+        self.0.checked_mul(SECTOR).ok_or_else(|| {
+            Error::new(ErrorKind::OutOfRange, format!("{} sectors are more than 2^64 bytes", self.0))
+        })
     }
 }
 

@@ -4,12 +4,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The `N` bytes at `at`, or an error that names the field.
 fn array<const N: usize>(bytes: &[u8], at: usize, name: &str) -> Result<[u8; N]> {
-    at.checked_add(N)
-        .and_then(|end| bytes.get(at..end))
-        .and_then(|field| field.try_into().ok())
-        .ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, format!("{name} at byte {at} needs {N} bytes of {}", bytes.len()))
-        })
+    at.checked_add(N).and_then(|end| bytes.get(at..end)).and_then(|field| field.try_into().ok()).ok_or_else(
+        || Error::new(ErrorKind::Corrupt, format!("{name} at byte {at} needs {N} bytes of {}", bytes.len())),
+    )
 }
 
 /// The byte at `at`.

@@ -8,6 +8,6 @@ pub mod library;
 pub mod metadata;
 pub mod open_disk;
 
-pub use connect::{Connection, ConnectParams, Credentials, DiskSpec};
+pub use connect::{ConnectParams, Connection, Credentials, DiskSpec};
 pub use library::Library;
 pub use open_disk::{AllocatedBlocks, Completion, DiskInfo, OpenDisk, OpenFlags};

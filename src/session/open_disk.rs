@@ -111,7 +111,12 @@ impl OpenDisk {
 
     /// The sectors that may hold data, in units of `chunk` sectors, clipped to `start..start + count` and the capacity.
     /// `count` may pass the end. `chunk` of at least 128, at most 524288 chunks.
-    pub fn allocated_blocks(&self, _start: Sectors, _count: Sectors, _chunk: Sectors) -> Result<AllocatedBlocks> {
+    pub fn allocated_blocks(
+        &self,
+        _start: Sectors,
+        _count: Sectors,
+        _chunk: Sectors,
+    ) -> Result<AllocatedBlocks> {
         todo!()
     }
 
