@@ -17,6 +17,8 @@ use std::ptr::null_mut;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use libloading::Library;
 
@@ -195,6 +197,13 @@ pub enum Level {
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
+static MUTED: AtomicBool = AtomicBool::new(false);
+
+/// Drops further lines. For a fork child, in which the capture's own lock may be held for ever.
+pub fn mute() {
+    MUTED.store(true, Ordering::Relaxed);
+}
+
 fn keep(level: Level, format: *const c_char, arguments: *mut c_void) {
     let mut buf = vec![0u8; 8192];
     // SAFETY: the library hands a format and a va_list that fit each other; on this machine a va_list parameter is a
@@ -202,7 +211,9 @@ fn keep(level: Level, format: *const c_char, arguments: *mut c_void) {
     unsafe { vsnprintf(buf.as_mut_ptr().cast(), buf.len(), format, arguments) };
     let text =
         CStr::from_bytes_until_nul(&buf).expect("vsnprintf ends its text").to_string_lossy().into_owned();
-    LINES.lock().expect("the log").push((level, text));
+    if !MUTED.load(Ordering::Relaxed) {
+        LINES.lock().expect("the log").push((level, text));
+    }
 }
 
 unsafe extern "C" fn on_log(format: *const c_char, arguments: *mut c_void) {
