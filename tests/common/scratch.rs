@@ -46,3 +46,8 @@ pub fn skip(reason: &str) {
     let name = std::thread::current().name().unwrap_or("main").to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
 }
+
+/// Says that a part of a test does not run because the machine does not allow it. Never a failure.
+pub fn note(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "not possible here: {reason}");
+}
