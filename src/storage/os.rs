@@ -1,1 +1,202 @@
-//! (to be written)
+//! System calls, each wrapped into something safe. The only place below the C interface where `unsafe` stands.
+#![allow(unsafe_code)]
+
+use std::alloc::Layout;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+/// Turns the `-1` of a system call into its error.
+fn check(result: i64) -> io::Result<u64> {
+    u64::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// Runs `body` with all signals blocked in this thread; threads born inside inherit that.
+pub fn with_signals_blocked(body: &mut dyn FnMut()) {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: both sets are valid for writes; sigfillset initialises `all` before it is read.
+    let blocked = unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
+    };
+    body();
+    if blocked {
+        // SAFETY: `before` was written by the successful call above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    }
+}
+
+/// Reads as `pread` would, but only bytes that are in the page cache. `Ok(None)`: it would have to wait, or the system
+/// cannot tell.
+pub fn read_cached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+    let Ok(offset) = libc::off64_t::try_from(offset) else { return Ok(None) };
+    let vec = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+    // SAFETY: the one vector describes `buf`, which is valid for writes of its length during the call.
+    let got = unsafe { libc::preadv2(file.as_raw_fd(), &raw const vec, 1, offset, libc::RWF_NOWAIT) };
+    match check(got as i64) {
+        Ok(n) => Ok(usize::try_from(n).ok()),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EINTR) => Ok(None),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Takes the open-file-description write lock on the whole file. `Ok(false)`: somebody else holds one.
+pub fn lock_exclusively(file: &File) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open and `lock` is a valid structure for this command.
+    match check(i64::from(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })) {
+        Ok(_) => Ok(true),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => Ok(false),
+            // A file system without locks: the VMware lock has to do.
+            Some(libc::EINVAL | libc::ENOLCK | libc::EOPNOTSUPP | libc::ENOSYS) => Ok(true),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Gives up the lock of [`lock_exclusively`].
+pub fn unlock(file: &File) {
+    let lock = libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: as in `lock_exclusively`. Unlocking what is not locked does nothing.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+}
+
+/// The next byte at or after `offset` that is data (`data`) or a hole. `Ok(None)`: none up to the end of the file.
+/// Moves the file position, which nothing here uses.
+pub fn seek_next(file: &File, offset: u64, data: bool) -> io::Result<Option<u64>> {
+    let whence = if data { libc::SEEK_DATA } else { libc::SEEK_HOLE };
+    let Ok(offset) = libc::off64_t::try_from(offset) else { return Ok(None) };
+    // SAFETY: plain system call on an open descriptor.
+    match check(unsafe { libc::lseek64(file.as_raw_fd(), offset, whence) }) {
+        Ok(at) => Ok(Some(at)),
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Size in bytes of a block device.
+pub fn device_size(file: &File) -> io::Result<u64> {
+    const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+    let mut size = 0u64;
+    // SAFETY: this request writes one u64 through the pointer.
+    check(i64::from(unsafe { libc::ioctl(file.as_raw_fd(), BLKGETSIZE64 as _, &raw mut size) }))?;
+    Ok(size)
+}
+
+/// Bytes that addresses, offsets and lengths of unbuffered I/O on this file must be multiples of.
+pub fn direct_alignment(file: &File) -> u64 {
+    const FALLBACK: u64 = 4096;
+    let mut out = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: an empty path with AT_EMPTY_PATH names the descriptor; `out` is valid for writes.
+    let done = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            out.as_mut_ptr(),
+        )
+    };
+    if done != 0 {
+        return FALLBACK;
+    }
+    // SAFETY: zeroed before and filled by the successful call.
+    let out = unsafe { out.assume_init() };
+    if out.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return FALLBACK;
+    }
+    let align = u64::from(out.stx_dio_mem_align.max(out.stx_dio_offset_align));
+    if align.is_power_of_two() && (512..=65536).contains(&align) { align } else { FALLBACK }
+}
+
+/// Fills `buf` from the system's random source.
+pub fn random_bytes(buf: &mut [u8]) -> io::Result<()> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..)
+        && !rest.is_empty()
+    {
+        // SAFETY: `rest` is valid for writes of its length.
+        match check(unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) } as i64) {
+            Ok(n) => done += n as usize,
+            Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reserves space for the whole file without writing it. `Ok(false)`: the file system cannot.
+pub fn preallocate(file: &File, len: u64) -> io::Result<bool> {
+    let Ok(len) = libc::off64_t::try_from(len) else {
+        return Err(io::Error::from_raw_os_error(libc::EFBIG));
+    };
+    // SAFETY: plain system call on an open descriptor.
+    match check(i64::from(unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, len) })) {
+        Ok(_) => Ok(true),
+        Err(e) => match e.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => Ok(false),
+            _ => Err(e),
+        },
+    }
+}
+
+/// Memory that starts at a multiple of its alignment.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    at: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it owns plain bytes.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: shared references only read.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// Zeroed memory of `len` bytes (more than 0), `None` when it cannot be had or `align` is not a power of two.
+    pub fn new(len: usize, align: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(len, align).ok().filter(|l| l.size() > 0)?;
+        // SAFETY: the layout has a size above 0.
+        let at = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })?;
+        Some(Self { at, layout })
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.at.as_ptr(), self.layout) };
+    }
+}
+
+impl std::ops::Deref for AlignedBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `at` is valid for the layout's size and was zeroed.
+        unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.layout.size()) }
+    }
+}
+
+impl std::ops::DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.at.as_ptr(), self.layout.size()) }
+    }
+}
