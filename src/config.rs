@@ -240,19 +240,23 @@ impl Config {
     }
 
     /// Bytes of grain tables kept per disk.
-    pub fn grain_table_cache(&self) -> u64 {
-        self.number(Key::GrainTableCache) * 1024
+    pub fn grain_table_cache(&self) -> usize {
+        kib(self.number(Key::GrainTableCache))
     }
 
     /// Bytes of inflated grains kept per disk.
-    pub fn inflated_grain_cache(&self) -> u64 {
-        self.number(Key::InflatedGrainCache) * 1024
+    pub fn inflated_grain_cache(&self) -> usize {
+        kib(self.number(Key::InflatedGrainCache))
     }
 
     /// Threads for asynchronous requests, 0 for a number that fits the machine.
-    pub fn worker_threads(&self) -> u64 {
-        self.number(Key::WorkerThreads)
+    pub fn worker_threads(&self) -> usize {
+        usize::try_from(self.number(Key::WorkerThreads)).unwrap_or_default()
     }
+}
+
+fn kib(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX).saturating_mul(1024)
 }
 
 fn default_of(key: Key) -> Option<&'static Takes> {

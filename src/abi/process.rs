@@ -147,6 +147,7 @@ impl Process {
         if let Some(running) = &state.running {
             running.sink.update(functions, &config);
             running.declared.store(major, Ordering::Relaxed);
+            running.library.set_config(config);
             return Arc::clone(running);
         }
         let sink = Arc::new(HostSink::new(functions, &config));

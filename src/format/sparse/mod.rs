@@ -1,1 +1,126 @@
-//! (to be written)
+//! Hosted sparse extents (`KDMV`): grains found through a directory of tables.
+//!
+//! ```text
+//!   header ── descriptor ── redundant directory + tables ── directory + tables ── grain grain grain …
+//!
+//!   directory   where each table stands             pages read on demand
+//!   tables      where each grain stands             a bounded cache, read without locks
+//!   map, scan   what lies behind an offset; what is allocated
+//! ```
+//!
+//! Compressed files share [`Header`] and nothing else.
+
+mod body;
+mod directory;
+pub mod header;
+mod map;
+mod scan;
+mod tables;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::format::Image;
+use crate::format::Mapping;
+use crate::format::Presence;
+use crate::format::sparse::body::Body;
+use crate::format::sparse::directory::Directory;
+use crate::format::sparse::header::HEADER_BYTES;
+use crate::format::sparse::tables::Tables;
+use crate::logging::Log;
+use crate::storage::Storage;
+
+pub use header::Header;
+
+/// How to open a sparse extent.
+#[derive(Clone, Debug)]
+pub struct SparseOptions {
+    /// Writes will come: the tables are compared and, after a crash, repaired.
+    pub writable: bool,
+    /// Memory for grain tables.
+    pub cache_bytes: usize,
+    /// Where lines about damage go.
+    pub log: Log,
+    /// What to call the file in messages.
+    pub name: String,
+}
+
+/// A hosted sparse extent with uncompressed grains.
+#[derive(Debug)]
+pub struct Sparse {
+    header: Header,
+    body: Body,
+    directory: Directory,
+    tables: Tables,
+    /// Bytes of a grain as a power of two.
+    grain_shift: u32,
+    /// The table that would make the next miss one in order.
+    next_miss: AtomicU32,
+}
+
+impl Sparse {
+    /// Opens an extent. For reading, only the header is read.
+    pub fn open(storage: Arc<dyn Storage>, options: &SparseOptions) -> Result<Sparse> {
+        let body = Body::new(storage, options.name.clone(), options.log.clone())?;
+        let mut sector = [0; HEADER_BYTES];
+        if body.size() < HEADER_BYTES as u64 {
+            let text = format!("{}: a file of {} bytes is no sparse extent", body.name, body.size());
+            return Err(Error::new(ErrorKind::NotADisk, text));
+        }
+        body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
+        let header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
+        if header.is_compressed() || header.has_markers() {
+            let text = format!("{}: compressed grains in an extent that should have none", body.name);
+            return Err(Error::new(ErrorKind::UnsupportedFeature, text));
+        }
+        let directory = Directory::new(&header);
+        let tables =
+            Tables::new(header.tables(), header.grains(), header.grain.0 as u32, options.cache_bytes);
+        let grain_shift = header.grain_bytes().trailing_zeros();
+        Ok(Sparse { header, body, directory, tables, grain_shift, next_miss: AtomicU32::new(0) })
+    }
+
+    /// The header as it was at open.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The area of the embedded descriptor with its padding, and where in the file it stands.
+    pub fn embedded_descriptor(&self) -> Result<Option<(Vec<u8>, Range<u64>)>> {
+        let Some(range) = self.header.descriptor.clone() else { return Ok(None) };
+        let mut bytes = vec![0; (range.end - range.start) as usize]; // at most 16 MiB
+        self.body
+            .storage
+            .read_at(&mut bytes, range.start)
+            .context(|| format!("descriptor inside {}", self.body.name))?;
+        Ok(Some((bytes, range)))
+    }
+
+    fn unpublished_tables(&self) -> BTreeSet<u32> {
+        BTreeSet::new()
+    }
+}
+
+impl Image for Sparse {
+    fn capacity(&self) -> u64 {
+        self.header.capacity_bytes()
+    }
+
+    fn map(&self, offset: u64, max: u64) -> Result<(Mapping<'_>, u64)> {
+        self.lookup(offset, max)
+    }
+
+    fn scan(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Presence)) -> Result<()> {
+        self.list(range, sink)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.body.storage.flush()
+    }
+}
