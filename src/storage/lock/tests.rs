@@ -285,7 +285,9 @@ fn somebody_entering_is_waited_for_even_without_time_to_wait() {
     let scene = Scene::new();
     let entry = scene.locks().join("D00009.lck");
     fs::create_dir_all(&entry).unwrap();
+    let started = Instant::now();
     let error = scene.lock().unwrap_err();
+    assert!(started.elapsed() >= ENTERING);
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert!(error.to_string().contains("D00009.lck"), "{error}");
     std::thread::scope(|threads| {
