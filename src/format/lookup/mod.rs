@@ -13,6 +13,7 @@ mod cache;
 mod runs;
 mod scan;
 
+use std::fmt;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -73,7 +74,6 @@ pub(super) struct Shape {
 }
 
 /// The tables of one file.
-#[derive(Debug)]
 pub(super) struct Lookup<E> {
     storage: Arc<dyn Storage>,
     name: String,
@@ -356,6 +356,14 @@ impl<E: Entries> Lookup<E> {
             self.name, self.tables, self.shape.file
         );
         Error::new(ErrorKind::Corrupt, message)
+    }
+}
+
+impl<E: Entries> Debug for Lookup<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut fields = f.debug_struct("Lookup");
+        fields.field("name", &self.name).field("entries", &self.entries).field("shape", &self.shape);
+        fields.finish_non_exhaustive()
     }
 }
 

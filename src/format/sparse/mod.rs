@@ -1,45 +1,185 @@
-//! Hosted sparse extents.
+//! Hosted sparse extents (`KDMV`): grains found through a directory of tables.
+//!
+//! ```text
+//!   header ── descriptor ── redundant directory + tables ── directory + tables ── grain grain grain …
+//!
+//!   directory   where each table stands             pages read on demand
+//!   tables      where each grain stands             a bounded cache, read without locks
+//!   map, scan   what lies behind an offset; what is allocated
+//!   verify      the check of all tables before the first write, and the repair after a crash (claims: what is used)
+//!   write       new grains: reserved, written, entered into the tables (space: where; publish: later, all at once)
+//! ```
+//!
+//! Compressed files share [`Header`] and nothing else.
+
+mod body;
+mod claims;
+mod directory;
 pub mod header;
-use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Image, Mapping};
-use crate::logging::Log;
-use crate::storage::Storage;
-pub use header::Header;
+mod map;
+mod publish;
+mod scan;
+mod space;
+mod tables;
+mod verify;
+mod write;
+
 use std::ops::Range;
 use std::sync::Arc;
-/// x
-#[derive(Debug)]
-pub struct Sparse;
-/// x
-#[derive(Debug)]
+use std::sync::atomic::AtomicU32;
+
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::format::Image;
+use crate::format::Mapping;
+use crate::format::Pending;
+use crate::format::Presence;
+use crate::format::sparse::body::Body;
+use crate::format::sparse::directory::Directory;
+use crate::format::sparse::header::HEADER_BYTES;
+use crate::format::sparse::space::Space;
+use crate::format::sparse::tables::Tables;
+use crate::format::sparse::write::Writer;
+use crate::logging::Log;
+use crate::storage::Storage;
+
+pub use header::Header;
+
+/// How to open a sparse extent.
+#[derive(Clone, Debug)]
 pub struct SparseOptions {
-    /// x
+    /// Writes will come: the tables are compared and, after a crash, repaired.
     pub writable: bool,
-    /// x
+    /// Memory for grain tables.
     pub cache_bytes: usize,
-    /// x
+    /// Where lines about damage go.
     pub log: Log,
-    /// x
+    /// What to call the file in messages.
     pub name: String,
 }
+
+/// A hosted sparse extent with uncompressed grains.
+#[derive(Debug)]
+pub struct Sparse {
+    header: Header,
+    body: Body,
+    directory: Directory,
+    tables: Tables,
+    /// Bytes of a grain as a power of two.
+    grain_shift: u32,
+    /// The table that would make the next miss one in order.
+    next_miss: AtomicU32,
+    /// Only in a file that is open for writing.
+    writer: Option<Writer>,
+}
+
 impl Sparse {
-    /// x
-    pub fn open(_s: Arc<dyn Storage>, _o: &SparseOptions) -> Result<Self> {
-        Err(Error::new(ErrorKind::NotSupported, "x"))
+    /// Opens an extent. For reading, only the header is read.
+    pub fn open(storage: Arc<dyn Storage>, options: &SparseOptions) -> Result<Sparse> {
+        let body = Body::new(storage, options.name.clone(), options.log.clone())?;
+        let mut sector = [0; HEADER_BYTES];
+        if body.size() < HEADER_BYTES as u64 {
+            let text = format!("{}: a file of {} bytes is no sparse extent", body.name, body.size());
+            return Err(Error::new(ErrorKind::NotADisk, text));
+        }
+        body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
+        let header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
+        if header.is_compressed() || header.has_markers() {
+            let text = format!("{}: compressed grains in an extent that should have none", body.name);
+            return Err(Error::new(ErrorKind::UnsupportedFeature, text));
+        }
+        let directory = Directory::new(&header);
+        let tables =
+            Tables::new(header.tables(), header.grains(), header.grain.0 as u32, options.cache_bytes);
+        let grain_shift = header.grain_bytes().trailing_zeros();
+        let next_miss = AtomicU32::new(0);
+        let mut sparse = Sparse { header, body, directory, tables, grain_shift, next_miss, writer: None };
+        if options.writable {
+            sparse.writer = Some(sparse.open_writer()?);
+        }
+        Ok(sparse)
     }
-    /// x
+
+    /// Checks all tables before the first write, and mends what a crash left behind.
+    fn open_writer(&self) -> Result<Writer> {
+        let Sparse { header, body, directory, .. } = self;
+        if header.version > 2 {
+            let text = format!(
+                "{}: version {} of the format is written only in sequence",
+                body.name, header.version
+            );
+            return Err(Error::new(ErrorKind::NotSupported, text));
+        }
+        let survey = verify::survey(header, body, directory)?;
+        if header.unclean {
+            verify::mend(&survey, body, directory)?;
+            self.mark(false)?;
+        }
+        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
+        Ok(Writer::new(space, self.tables.limit()))
+    }
+
+    /// The header as it was at open.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The area of the embedded descriptor with its padding, and where in the file it stands.
     pub fn embedded_descriptor(&self) -> Result<Option<(Vec<u8>, Range<u64>)>> {
-        Ok(None)
+        let Some(range) = self.header.descriptor.clone() else { return Ok(None) };
+        let mut bytes = vec![0; (range.end - range.start) as usize]; // at most 16 MiB
+        self.body
+            .storage
+            .read_at(&mut bytes, range.start)
+            .context(|| format!("descriptor inside {}", self.body.name))?;
+        Ok(Some((bytes, range)))
     }
 }
+
 impl Image for Sparse {
     fn capacity(&self) -> u64 {
-        0
+        self.header.capacity_bytes()
     }
-    fn map(&self, _o: u64, _m: u64) -> Result<(Mapping<'_>, u64)> {
-        Err(Error::new(ErrorKind::NotSupported, "x"))
+
+    fn map(&self, offset: u64, max: u64) -> Result<(Mapping<'_>, u64)> {
+        self.lookup(offset, max)
     }
+
+    fn scan(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Presence)) -> Result<()> {
+        self.list(range, sink)
+    }
+
+    fn begin_writing(&self) -> Result<()> {
+        self.begin()
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<Option<Pending<'_>>> {
+        self.reserve(offset, len)
+    }
+
+    fn commit(&self, pending: Pending<'_>, deferred: bool) -> Result<()> {
+        self.enter(&pending, deferred)
+    }
+
+    fn abandon(&self, pending: Pending<'_>) {
+        self.give_up(&pending);
+    }
+
+    fn publish(&self) -> Result<()> {
+        self.publish_dirty()
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.has_dirty()
+    }
+
     fn flush(&self) -> Result<()> {
-        Ok(())
+        self.flush_all()
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.end()
     }
 }

@@ -75,6 +75,7 @@ impl Stream {
     fn open_named(storage: Arc<dyn Storage>, options: &StreamOptions) -> Result<Self> {
         let file = storage.size()?;
         let header = read_header(&*storage, file)?;
+        check_overhead(&header, file)?;
         let (directory, spare) = match (header.directory, header.redundant) {
             (Some(directory), spare) => (directory, spare),
             (None, Some(spare)) => {
@@ -217,6 +218,18 @@ fn read_header(storage: &dyn Storage, file: u64) -> Result<Header> {
         return Ok(header);
     }
     read_footer(storage, file, &header)
+}
+
+/// Refuses a file that ends inside what its header calls metadata: tables there would read as empty.
+fn check_overhead(header: &Header, file: u64) -> Result<()> {
+    if header.overhead.bytes().is_ok_and(|bytes| bytes <= file) {
+        return Ok(());
+    }
+    let message = format!(
+        "the metadata takes {} sectors, the file has {file} bytes: it is cut short",
+        header.overhead.0
+    );
+    Err(Error::new(ErrorKind::NotADisk, message))
 }
 
 /// The footer, checked against the header.

@@ -19,7 +19,7 @@ use crate::units::SECTOR;
 /// Bytes of a grain's marker before its data.
 pub(super) const MARKER_BYTES: usize = 12;
 /// Compressed bytes read together, give or take a grain.
-const READ_LIMIT: u64 = 1024 * 1024;
+const READ_LIMIT: u64 = 512 * 1024;
 /// Table markers and tables may stand between two grains that follow each other.
 const BETWEEN: u64 = 8 * 1024;
 

@@ -27,6 +27,8 @@ pub(super) struct Pool {
 
 /// More idle works than threads that read one file at once.
 const IDLE_LIMIT: usize = 8;
+/// Windows grow by this, so that they soon fit every read.
+const STEP: usize = 64 * 1024;
 /// Works with larger buffers than this, from files with huge grains, are not kept.
 const IDLE_BYTES: usize = 4 * 1024 * 1024;
 
@@ -86,7 +88,7 @@ impl Window {
     /// Reads `len` bytes at `at` in place of what was here.
     pub(super) fn fill(&mut self, storage: &dyn Storage, at: u64, len: usize) -> Result<()> {
         if self.bytes.len() < len {
-            self.bytes.resize(len, 0);
+            self.bytes.resize(len.next_multiple_of(STEP), 0);
         }
         self.len = 0;
         let Some(room) = self.bytes.get_mut(..len) else { return Ok(()) };

@@ -1,0 +1,195 @@
+//! The list of what is allocated, by one pass over the tables.
+//!
+//! Tables are read in large pieces, holes of the file are skipped, and nothing is kept. An entry that names an impossible
+//! place counts as data: whoever reads it gets the error.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use crate::error::Context;
+use crate::error::Result;
+use crate::format::Presence;
+use crate::format::sparse::Sparse;
+use crate::format::sparse::directory::Found;
+use crate::format::sparse::header::ENTRIES;
+use crate::format::sparse::header::TABLE_BYTES;
+use crate::units::SECTOR;
+
+/// Tables whose directory entries are looked at together.
+const BATCH: u32 = 64 * 1024;
+/// Bytes of tables read at once: large enough to make system calls rare, small enough for the processor's cache.
+const PIECE: u64 = 512 * 1024;
+/// Bytes looked at together.
+const BLOCK: usize = 256;
+
+/// Joins neighbours and passes them on, cut to the range asked for.
+struct Joiner<'a> {
+    sink: &'a mut dyn FnMut(Range<u64>, Presence),
+    range: Range<u64>,
+    grain_shift: u32,
+    /// First grain that has not been passed on.
+    start: u64,
+    /// First grain that has not been seen.
+    at: u64,
+    presence: Presence,
+}
+
+impl Joiner<'_> {
+    #[inline]
+    fn add(&mut self, grains: u64, presence: Presence) {
+        if presence != self.presence {
+            self.pass_on();
+            self.presence = presence;
+        }
+        self.at += grains;
+    }
+
+    fn pass_on(&mut self) {
+        let start = (self.start << self.grain_shift).max(self.range.start);
+        let end = (self.at << self.grain_shift).min(self.range.end);
+        if start < end {
+            (self.sink)(start..end, self.presence);
+        }
+        self.start = self.at;
+    }
+}
+
+impl Sparse {
+    pub(super) fn list(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Presence)) -> Result<()> {
+        let range = range.start..range.end.min(self.header.capacity_bytes());
+        if range.start >= range.end {
+            return Ok(());
+        }
+        let table_shift = self.grain_shift + ENTRIES.trailing_zeros();
+        let first = (range.start >> table_shift) as u32;
+        let last = ((range.end - 1) >> table_shift) as u32;
+        let start = u64::from(first) * ENTRIES as u64;
+        let grain_shift = self.grain_shift;
+        let presence = Presence::Unallocated;
+        let mut out = Joiner { sink, range, grain_shift, start, at: start, presence };
+        let unpublished = self.unpublished_tables();
+        let mut buffer = Vec::new();
+        let mut found = Vec::new();
+        let mut table = first;
+        while table <= last {
+            let end = last.saturating_add(1).min(table.saturating_add(BATCH));
+            self.directory.find_many(&self.body, table..end, &mut found)?;
+            self.list_batch(table, &found, &unpublished, &mut buffer, &mut out)?;
+            table = end;
+        }
+        out.pass_on();
+        Ok(())
+    }
+
+    fn list_batch(
+        &self,
+        first: u32,
+        found: &[Found],
+        unpublished: &BTreeSet<u32>,
+        buffer: &mut Vec<u8>,
+        out: &mut Joiner<'_>,
+    ) -> Result<()> {
+        let mut rest = found;
+        let mut table = first;
+        while let Some(&place) = rest.first() {
+            let last_at = |i: usize| match place {
+                Found::At(sector) => Found::At(sector.wrapping_add(i as u32 * (TABLE_BYTES / SECTOR) as u32)),
+                other => other,
+            };
+            let alone = unpublished.contains(&table);
+            let count = if alone {
+                1
+            } else {
+                let stop = unpublished.range(table..).next().map_or(usize::MAX, |&t| (t - table) as usize);
+                rest.iter().enumerate().take(stop).take_while(|&(i, &f)| f == last_at(i)).count().max(1)
+            };
+            let grains = count as u64 * ENTRIES as u64;
+            match place {
+                // Entries that the file does not have yet.
+                _ if alone => {
+                    let entries = self.fetch(table, false)?;
+                    entries.iter().for_each(|&entry| out.add(1, self.presence(entry)));
+                }
+                Found::Nowhere => out.add(grains, Presence::Unallocated),
+                Found::Damaged(_) => out.add(grains, Presence::Data),
+                Found::At(sector) => {
+                    self.list_tables(u64::from(sector) * SECTOR, count as u64, buffer, out)?;
+                }
+            }
+            rest = rest.get(count..).unwrap_or_default();
+            table += count as u32;
+        }
+        Ok(())
+    }
+
+    /// Lists `count` tables that lie one behind the other at byte `at`.
+    fn list_tables(&self, at: u64, count: u64, buffer: &mut Vec<u8>, out: &mut Joiner<'_>) -> Result<()> {
+        let end = at + count * TABLE_BYTES;
+        let mut parts = Vec::new();
+        self.body.storage.allocated(at..end, &mut |part| parts.push(part))?;
+        let mut done = at;
+        for part in parts {
+            // Whole entries only; a hole that ends inside an entry is read as if it ended before.
+            let start = at + (part.start.saturating_sub(at) & !(BLOCK as u64 - 1));
+            let stop = (at + (part.end.saturating_sub(at).next_multiple_of(BLOCK as u64))).min(end);
+            let start = start.max(done);
+            out.add(start.saturating_sub(done) / 4, Presence::Unallocated);
+            let mut piece = start;
+            while piece < stop {
+                let len = (stop - piece).min(PIECE);
+                if (buffer.len() as u64) < len {
+                    buffer.resize(len as usize, 0);
+                }
+                let bytes = buffer.get_mut(..len as usize).unwrap_or_default();
+                self.body
+                    .storage
+                    .read_at(bytes, piece)
+                    .context(|| format!("grain tables of {}", self.body.name))?;
+                self.list_bytes(bytes, out);
+                piece += len;
+            }
+            done = done.max(stop);
+        }
+        out.add(end.saturating_sub(done) / 4, Presence::Unallocated);
+        Ok(())
+    }
+
+    fn list_bytes(&self, bytes: &[u8], out: &mut Joiner<'_>) {
+        let zero_grains = self.header.has_zero_grains();
+        for block in bytes.chunks(BLOCK) {
+            let words = block.as_chunks::<4>().0;
+            if zero_grains {
+                words.iter().for_each(|&word| out.add(1, self.presence(u32::from_le_bytes(word))));
+                continue;
+            }
+            let mut mask = 0u64;
+            for (i, &word) in words.iter().enumerate() {
+                mask |= u64::from(u32::from_le_bytes(word) != 0) << i;
+            }
+            list_mask(mask, words.len() as u32, out);
+        }
+    }
+
+    fn presence(&self, entry: u32) -> Presence {
+        match entry {
+            0 => Presence::Unallocated,
+            1 if self.header.has_zero_grains() => Presence::Zero,
+            _ => Presence::Data,
+        }
+    }
+}
+
+/// Up to 64 grains, a set bit for each that has data.
+#[inline]
+fn list_mask(mut mask: u64, mut count: u32, out: &mut Joiner<'_>) {
+    while count > 0 {
+        let (presence, run) = if mask & 1 == 0 {
+            (Presence::Unallocated, mask.trailing_zeros().min(count))
+        } else {
+            (Presence::Data, mask.trailing_ones().min(count))
+        };
+        out.add(u64::from(run), presence);
+        mask = mask.checked_shr(run).unwrap_or(0);
+        count -= run;
+    }
+}
