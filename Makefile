@@ -49,9 +49,9 @@ $(LIBRARY): $(SOURCES)
 	@touch $@
 
 # A package has one library; the mount library is a file of its own with nothing but the standard library in it.
-$(MNTAPI): src/mntapi/lib.rs | $(LIBRARY)
+$(MNTAPI): src/mntapi/lib.rs src/abi/va_list.rs | $(LIBRARY)
 	rustc --edition 2024 --crate-name vixMntapi --crate-type cdylib -O -C strip=symbols -C codegen-units=1 -C lto=thin \
-	    $(REMAP) -C link-arg=-Wl,-soname,libvixMntapi.so.1 -C link-arg=-Wl,-z,defs -C link-arg=-Wl,-Bsymbolic -o $@ $<
+	    $(REMAP) -C link-arg=-Wl,-soname,libvixMntapi.so.1,-z,defs,-z,relro,-z,now,-Bsymbolic -o $@ $<
 
 $(NOTICES): Cargo.lock scripts/third-party-licences.py | $(LIBRARY)
 	CARGO="$(CARGO)" python3 scripts/third-party-licences.py > $@.part

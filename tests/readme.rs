@@ -177,6 +177,25 @@ fn the_examples_build_without_a_warning_and_agree_on_the_disk() {
 }
 
 #[test]
+fn the_rust_example_says_what_the_others_say() {
+    // cargo builds the examples next to the tests, unless it was asked for this test file alone.
+    let built = std::env::current_exe().unwrap().parent().unwrap().with_file_name("examples/inspect");
+    if !built.exists() {
+        skipped("examples/inspect.rs was not built, `cargo test` without --test does");
+        return;
+    }
+    let scene = Scene::new();
+    let printed = run(Command::new(built).arg(&scene.disk));
+    let cpp = scene.shell("make -s -C $VDDK/examples OUT=$PWD $PWD/inspect && ./inspect $DISK");
+    for row in ["capacity", "links", "parent", "geometry", "transport", "metadata"] {
+        let rows = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| line.starts_with(row)).map(str::to_owned).collect()
+        };
+        assert!(!rows(&printed).is_empty() && rows(&printed) == rows(&cpp), "{row}:\n{printed}\n{cpp}");
+    }
+}
+
+#[test]
 fn the_backup_example_computes_sha256_of_every_length_right() {
     if !have(&["cc"]) {
         return;

@@ -321,9 +321,11 @@ impl OpenDisk {
         self.inflight.wait_until_empty();
         let result = self.disk.finish().context(|| format!("closing {}", self.label));
         self.folder.release();
-        let unlocked = self.lock.lock().take().map_or(Ok(()), |lock| lock.release());
+        if let Some(lock) = self.lock.lock().take() {
+            lock.release();
+        }
         self.library.log().debug(|| format!("VixDiskLib: closed {}", self.label));
-        result.and(unlocked)
+        result
     }
 }
 

@@ -48,6 +48,7 @@ pub struct DiskLock {
     /// The process that took the lock.
     pid: u32,
     held: AtomicBool,
+    log: Log,
 }
 
 impl DiskLock {
@@ -57,27 +58,29 @@ impl DiskLock {
         let me = Owner::current();
         let story = || format!("locking {}", path.display());
         let entry = Entry::enter(folder, log).context(story)?;
-        let lock = entry.become_member(&me).context(story)?;
-        lock.wait_for_turn(&me, wait, log).context(story)?;
+        let lock = entry.become_member(&me, log).context(story)?;
+        lock.wait_for_turn(&me, wait).context(story)?;
         Ok(lock)
     }
 
-    /// Gives the lock back. The second time, and in a forked child, nothing happens.
-    pub fn release(&self) -> Result<()> {
+    /// Gives the lock back. The second time, and in a forked child, nothing happens. A lock file that cannot be removed is
+    /// told to the log: it stops nothing that is being closed, and is recognised as a leftover when this process is gone.
+    pub fn release(&self) {
         if !self.held.swap(false, Ordering::AcqRel) || self.pid != std::process::id() {
-            return Ok(());
+            return;
         }
         let member = self.folder.join(&self.name);
-        let removed = remove(&member).context(|| format!("releasing the lock {}", member.display()));
+        if let Err(e) = remove(&member) {
+            self.log.warning(|| format!("the lock file {} cannot be removed: {e}", member.display()));
+        }
         let _ = fs::remove_dir(&self.folder); // stays while others are in it
-        removed
     }
 
     /// Returns when nobody is in front of this member.
-    fn wait_for_turn(&self, me: &Owner, wait: Duration, log: &Log) -> Result<()> {
+    fn wait_for_turn(&self, me: &Owner, wait: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
-            let Some(obstacle) = self.obstacle(me, log)? else { break };
+            let Some(obstacle) = self.obstacle(me)? else { break };
             let limit = match obstacle {
                 Obstacle::Entering(_) => wait.max(ENTERING),
                 Obstacle::Holder(_) => wait,
@@ -95,11 +98,11 @@ impl DiskLock {
     }
 
     /// Who is in front, if anybody. Removes what is left over from processes that are gone.
-    fn obstacle(&self, me: &Owner, log: &Log) -> Result<Option<Obstacle>> {
+    fn obstacle(&self, me: &Owner) -> Result<Option<Obstacle>> {
         // First those who are choosing, then the members: a member appears before its entry goes away.
         for name in names(&self.folder, 'D')? {
             if self.is_older(&name, ENTRY_AGE) {
-                log.info(|| {
+                self.log.info(|| {
                     format!("lock {}: removing {name}, which makes no progress", self.folder.display())
                 });
                 remove(&self.folder.join(name.replacen('D', "E", 1)))
@@ -111,7 +114,7 @@ impl DiskLock {
         }
         for name in names(&self.folder, 'M')? {
             if name != self.name
-                && let Some(obstacle) = self.judge(&name, me, log)?
+                && let Some(obstacle) = self.judge(&name, me)?
             {
                 return Ok(Some(obstacle));
             }
@@ -120,7 +123,7 @@ impl DiskLock {
     }
 
     /// What the member `name` means for this one.
-    fn judge(&self, name: &str, me: &Owner, log: &Log) -> Result<Option<Obstacle>> {
+    fn judge(&self, name: &str, me: &Owner) -> Result<Option<Obstacle>> {
         let path = self.folder.join(name);
         let reason = match read_member(&path) {
             Found::Gone => return Ok(None),
@@ -140,7 +143,7 @@ impl DiskLock {
                 None => return Ok(None), // it waits for us
             },
         };
-        log.info(|| format!("lock {}: removing {name}: {reason}", self.folder.display()));
+        self.log.info(|| format!("lock {}: removing {name}: {reason}", self.folder.display()));
         remove(&path).context(|| format!("removing the stale lock file {}", path.display()))?;
         Ok(None)
     }
@@ -157,7 +160,7 @@ impl DiskLock {
 
 impl Drop for DiskLock {
     fn drop(&mut self) {
-        let _ = self.release(); // whoever wants to know calls release
+        self.release();
     }
 }
 
@@ -212,7 +215,7 @@ impl Entry {
     }
 
     /// Takes a number above all others and shows it.
-    fn become_member(self, me: &Owner) -> Result<DiskLock> {
+    fn become_member(self, me: &Owner, log: &Log) -> Result<DiskLock> {
         let (entry, member) = (self.path('E'), self.path('M'));
         let highest = names(&self.folder, 'M')?.into_iter().filter_map(|name| {
             match read_member(&self.folder.join(name)) {
@@ -231,6 +234,7 @@ impl Entry {
             lamport,
             pid: me.pid(),
             held: AtomicBool::new(true),
+            log: log.clone(),
         })
     }
 
@@ -287,7 +291,7 @@ fn make_folder(folder: &Path, log: &Log) -> Result<()> {
         Ok(()) => {
             let parent = folder.parent().map(fs::metadata);
             if let Some(Ok(parent)) = parent {
-                let mode = fs::Permissions::from_mode(parent.permissions().mode() & 0o777 | 0o700);
+                let mode = fs::Permissions::from_mode(parent.permissions().mode() & 0o3777 | 0o700);
                 let _ = fs::set_permissions(folder, mode); // some file systems have no modes
             }
             Ok(())

@@ -32,6 +32,10 @@ impl Source {
         let mut found = Vec::new();
         walk(root, root, &mut found);
         found.sort_by(|a, b| a.path.cmp(&b.path));
+        let tests: Vec<String> = found.iter().flat_map(Source::test_files).collect();
+        for source in found.iter_mut().filter(|s| tests.contains(&s.path)) {
+            source.product = source.product.replace(|c| c != '\n', " ");
+        }
         found
     }
 
@@ -53,6 +57,21 @@ impl Source {
             "lib" => 0,
             _ => path.strip_suffix("/mod").unwrap_or(path).split('/').count(),
         }
+    }
+
+    /// The files of modules that it declares for tests only.
+    pub fn test_files(&self) -> Vec<String> {
+        let folder = match self.path.strip_suffix("mod.rs").or(self.path.strip_suffix("lib.rs")) {
+            Some(folder) => folder.to_owned(),
+            None => format!("{}/", self.path.trim_end_matches(".rs")),
+        };
+        let compact: String = self.code.split_whitespace().collect::<Vec<_>>().join(" ");
+        let declared = compact.split("#[cfg(test)]").skip(1).filter_map(|rest| {
+            let (start, _) = rest.split_once([';', '{'])?;
+            let name = start.trim().split_once("mod ")?.1.trim();
+            rest.trim_start()[start.trim().len()..].starts_with(';').then(|| name.to_owned())
+        });
+        declared.flat_map(|name| [format!("{folder}{name}.rs"), format!("{folder}{name}/mod.rs")]).collect()
     }
 
     /// Lines that are not part of inline tests.

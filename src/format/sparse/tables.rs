@@ -207,13 +207,6 @@ impl Tables {
         Pin::Held(number)
     }
 
-    /// Pins a frame once more, which the caller has pinned already.
-    pub fn pin_again(&self, number: u32) {
-        if let Some(pins) = self.state.lock().pins.get_mut(number as usize) {
-            *pins += 1;
-        }
-    }
-
     /// Ends a [`Tables::pin`].
     pub fn unpin(&self, number: u32) {
         if let Some(pins) = self.state.lock().pins.get_mut(number as usize) {
