@@ -50,7 +50,7 @@ fn put_u32(bytes: &mut [u8], at: u64, value: u32) {
 
 #[test]
 fn what_was_written_is_read_before_and_after_reopening() {
-    for grain in [8, 16, 128, 2048] {
+    for grain in [8, 16, 128, 256] {
         let layout = Layout::new(grain * 1200 + 3, grain);
         let storage = memory(layout.blank());
         let mut model = vec![0; (layout.capacity * 512) as usize];

@@ -329,7 +329,7 @@ mod tests {
         );
         assert_eq!((back.port, back.nfc_port, back.vmx_spec), (443, 903, None));
         assert!(
-            matches!(back.credentials, Credentials::Session { cookie, name, key } if cookie + &name + &key == "cnk")
+            matches!(back.credentials, Credentials::Session { cookie, name, key } if (&*cookie, &*name, &*key) == ("c", "n", "k"))
         );
         assert!(release(block) && !release(block) && !release(ptr::null_mut()));
     }

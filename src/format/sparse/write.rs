@@ -331,12 +331,22 @@ impl Sparse {
         let written = refused.and_then(|()| self.write_entries(&reservation));
         let mut work = writer.work.lock();
         work.reserved.retain(|r| r.ticket != ticket);
+        let mut keep = false;
         match &written {
             Ok(()) => self.set_entries(&reservation),
-            Err(e) => work.failed = work.failed.take().or_else(|| Some(e.to_string())),
+            Err(e) => {
+                work.failed = work.failed.take().or_else(|| Some(e.to_string()));
+                // The file's table may have a part of the entries: from now on only the one in memory is believed.
+                work.dirty.entry(reservation.table()).or_insert_with(|| {
+                    keep = true;
+                    Dirty::new(reservation.frame, reservation.places)
+                });
+            }
         }
         drop(work);
-        self.tables.unpin(reservation.frame);
+        if !keep {
+            self.tables.unpin(reservation.frame);
+        }
         writer.changed.notify_all();
         written
     }
@@ -386,6 +396,10 @@ impl Sparse {
             len += 4;
         }
         let bytes = bytes.get(..len).unwrap_or_default();
+        if !reservation.grant.zeroed {
+            // What stood there before must not be found behind the entry after a power loss.
+            self.body.storage.flush().context(|| self.body.name.clone())?;
+        }
         let Places { primary, redundant } = reservation.places;
         for place in redundant.into_iter().chain([primary]) {
             self.body
