@@ -59,7 +59,11 @@ impl OpenOptions {
     /// The same for each of several extents, which share the caches.
     fn shared_by(&self, extents: usize) -> Self {
         let extents = extents.max(1);
-        Self { table_cache: self.table_cache / extents, grain_cache: self.grain_cache / extents, ..self.clone() }
+        Self {
+            table_cache: self.table_cache / extents,
+            grain_cache: self.grain_cache / extents,
+            ..self.clone()
+        }
     }
 }
 
@@ -148,7 +152,7 @@ impl ParentSearch<'_> {
             match found {
                 Ok(link) => return Ok(link),
                 Err(e) if telling.as_ref().is_none_or(|t| t.kind() == ErrorKind::ParentMissing) => {
-                    telling = Some(e)
+                    telling = Some(e);
                 }
                 Err(_) => {}
             }
@@ -287,8 +291,12 @@ fn open_extent(
             Box::new(Flat::open(storage, line.offset.bytes()?, len, write)?)
         }
         ExtentKind::VmfsRdm => Box::new(open_raw_mapping(storage, line, write)?),
-        ExtentKind::VmfsSparse => Box::new(Cowd::open(storage, options.log.clone(), name)?),
-        ExtentKind::SeSparse => Box::new(SeSparse::open(storage, options.log.clone(), name)?),
+        ExtentKind::VmfsSparse => {
+            Box::new(Cowd::open(storage, options.log.clone(), name)?.with_table_cache(options.table_cache))
+        }
+        ExtentKind::SeSparse => Box::new(
+            SeSparse::open(storage, options.log.clone(), name)?.with_table_cache(options.table_cache),
+        ),
         ExtentKind::Sparse => open_hosted_sparse(storage, write, options, name)?.0,
         ExtentKind::Zero => Box::new(Zeros::new(len)),
     };
