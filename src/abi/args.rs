@@ -45,6 +45,17 @@ pub unsafe fn out<T>(place: *mut T, name: &str) -> Result<Out<T>> {
     NonNull::new(place).map(Out).ok_or_else(|| invalid(format!("{name} is NULL")))
 }
 
+/// Puts NULL where a result may come later, before anything can fail.
+///
+/// # Safety
+/// As for [`out`].
+pub unsafe fn clear<T>(place: *mut *mut T) {
+    // SAFETY: forwarded from this function's contract.
+    if let Some(place) = unsafe { optional_out(place) } {
+        place.set(std::ptr::null_mut());
+    }
+}
+
 /// A place for a result that the caller may do without.
 ///
 /// # Safety

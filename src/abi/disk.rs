@@ -71,6 +71,8 @@ pub unsafe extern "C" fn VixDiskLib_Open(
     flags: u32,
     diskHandle: *mut VixDiskLibHandle,
 ) -> VixError {
+    // SAFETY: forwarded from this function's contract.
+    unsafe { args::clear(diskHandle) };
     on_connection("VixDiskLib_Open", connection, |on| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(diskHandle, "diskHandle") }?;
@@ -165,10 +167,11 @@ pub unsafe extern "C" fn VixDiskLib_GetInfo(
     diskHandle: VixDiskLibHandle,
     info: *mut *mut VixDiskLibInfo,
 ) -> VixError {
+    // SAFETY: forwarded from this function's contract.
+    unsafe { args::clear(info) };
     on_disk("VixDiskLib_GetInfo", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(info, "info") }?;
-        out.set(std::ptr::null_mut());
         out.set(give::info(&disk.info()?)?);
         Ok(())
     })

@@ -165,10 +165,11 @@ pub unsafe extern "C" fn VixDiskLib_QueryAllocatedBlocks(
     chunkSize: VixDiskLibSectorType,
     blockList: *mut *mut VixDiskLibBlockList,
 ) -> VixError {
+    // SAFETY: forwarded from this function's contract.
+    unsafe { args::clear(blockList) };
     on_disk("VixDiskLib_QueryAllocatedBlocks", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(blockList, "blockList") }?;
-        out.set(std::ptr::null_mut());
         check_chunks(numSectors, chunkSize)?;
         let blocks = disk.allocated_blocks(Sectors(startSector), Sectors(numSectors), Sectors(chunkSize))?;
         out.set(give::block_list(&blocks)?);
