@@ -45,14 +45,14 @@ pub unsafe fn out<T>(place: *mut T, name: &str) -> Result<Out<T>> {
     NonNull::new(place).map(Out).ok_or_else(|| invalid(format!("{name} is NULL")))
 }
 
-/// Puts NULL where a result may come later, before anything can fail.
+/// Puts `nothing` into the place for a result, if there is one, so that a failure leaves no stale value.
 ///
 /// # Safety
 /// As for [`out`].
-pub unsafe fn clear<T>(place: *mut *mut T) {
+pub unsafe fn clear<T>(place: *mut T, nothing: T) {
     // SAFETY: forwarded from this function's contract.
     if let Some(place) = unsafe { optional_out(place) } {
-        place.set(std::ptr::null_mut());
+        place.set(nothing);
     }
 }
 

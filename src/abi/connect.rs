@@ -232,7 +232,7 @@ pub unsafe extern "C" fn VixDiskLib_GetConnectParams(
     connectParams: *mut *mut VixDiskLibConnectParams,
 ) -> VixError {
     // SAFETY: forwarded from this function's contract.
-    unsafe { args::clear(connectParams) };
+    unsafe { args::clear(connectParams, std::ptr::null_mut()) };
     on_connection("VixDiskLib_GetConnectParams", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(connectParams, "connectParams") }?;

@@ -71,8 +71,8 @@ pub unsafe extern "C" fn VixDiskLib_Open(
     flags: u32,
     diskHandle: *mut VixDiskLibHandle,
 ) -> VixError {
-    // SAFETY: forwarded from this function's contract.
-    unsafe { args::clear(diskHandle) };
+    // SAFETY: forwarded from this function's contract. Callers copy the place whatever the result is.
+    unsafe { args::clear(diskHandle, std::ptr::null_mut()) };
     on_connection("VixDiskLib_Open", connection, |on| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(diskHandle, "diskHandle") }?;
@@ -168,7 +168,7 @@ pub unsafe extern "C" fn VixDiskLib_GetInfo(
     info: *mut *mut VixDiskLibInfo,
 ) -> VixError {
     // SAFETY: forwarded from this function's contract.
-    unsafe { args::clear(info) };
+    unsafe { args::clear(info, std::ptr::null_mut()) };
     on_disk("VixDiskLib_GetInfo", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(info, "info") }?;

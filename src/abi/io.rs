@@ -166,7 +166,7 @@ pub unsafe extern "C" fn VixDiskLib_QueryAllocatedBlocks(
     blockList: *mut *mut VixDiskLibBlockList,
 ) -> VixError {
     // SAFETY: forwarded from this function's contract.
-    unsafe { args::clear(blockList) };
+    unsafe { args::clear(blockList, std::ptr::null_mut()) };
     on_disk("VixDiskLib_QueryAllocatedBlocks", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(blockList, "blockList") }?;

@@ -1,6 +1,8 @@
 //! What the tests of sparse extents share: images, and a reader over `Image::map`.
 #![allow(dead_code)] // each test program uses its part
 
+pub mod trace;
+
 use std::path::PathBuf;
 use std::process::Command;
 
