@@ -10,7 +10,6 @@ use packed::Base;
 use packed::Rng;
 use packed::content;
 use packed::image;
-use packed::images;
 use packed::memory;
 use packed::patch;
 use packed::pattern;
@@ -118,9 +117,9 @@ impl Delta {
 
 #[test]
 fn the_golden_chain_gives_its_content() {
-    let Some(folder) = images() else { return };
-    let base = Base::new(image(&folder, "synthetic/sesparse/se-base-flat.vmdk"));
-    let delta = open(image(&folder, "synthetic/sesparse/se-000001-sesparse.vmdk")).unwrap();
+    let Some(base) = image("synthetic/sesparse/se-base-flat.vmdk") else { return };
+    let Some(delta) = image("synthetic/sesparse/se-000001-sesparse.vmdk") else { return };
+    let (base, delta) = (Base::new(base), open(delta).unwrap());
     for step in [4096, 65536, 1 << 20, 98_765] {
         let expected = "20627c5baf8b63a3406b1377d2adbb3e244ac689ea78e18af4f902174f2107bb";
         assert_eq!(sha256(&[&delta, &base], step), expected, "step {step}");
@@ -131,8 +130,8 @@ fn the_golden_chain_gives_its_content() {
 
 #[test]
 fn the_file_of_a_host_gives_its_content() {
-    let Some(folder) = images() else { return };
-    let delta = open(image(&folder, "esxi-sesparse/sesparse.vmdk")).unwrap();
+    let Some(delta) = image("esxi-sesparse/sesparse.vmdk") else { return };
+    let delta = open(delta).unwrap();
     assert_eq!(delta.capacity(), 536_870_912);
     let expected = "3afa48010241335528fe402f083fc9f3a1013a49485221443a78d9a8604e2f90";
     assert_eq!(sha256(&[&delta], 1 << 20), expected);
@@ -141,8 +140,8 @@ fn the_file_of_a_host_gives_its_content() {
 
 #[test]
 fn a_journal_to_be_replayed_is_refused() {
-    let Some(folder) = images() else { return };
-    let error = open(image(&folder, "hostile/sesparse-dirty-sesparse.vmdk")).unwrap_err();
+    let Some(dirty) = image("hostile/sesparse-dirty-sesparse.vmdk") else { return };
+    let error = open(dirty).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NeedsRepair);
     assert!(error.to_string().contains("journal"), "{error}");
 }
@@ -326,6 +325,16 @@ fn entries_are_read_by_their_kind_and_nothing_else() {
         let image = open(patched(&good, at, entry)).unwrap();
         assert!(matches!(image.map(7 * 4096, 4096).unwrap(), (Mapping::Zero, 4096)), "entry {entry:#x}");
     }
+}
+
+#[test]
+fn an_index_behind_the_grains_area_is_corrupt_even_inside_the_file() {
+    let mut delta = Delta::new(64);
+    delta.data(0, 7, &pattern(0, GRAIN));
+    delta.data(1, 8, &pattern(1, GRAIN));
+    let image = open(delta.file).unwrap();
+    assert!(matches!(image.map(0, 4096).unwrap(), (Mapping::Data { .. }, 4096)));
+    assert_eq!(image.map(4096, 4096).unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]

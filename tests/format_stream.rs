@@ -14,7 +14,6 @@ use libdeflater::Compressor;
 use packed::Rng;
 use packed::content;
 use packed::image;
-use packed::images;
 use packed::memory;
 use packed::patch;
 use packed::pattern;
@@ -171,7 +170,6 @@ fn eight_grains(style: Style) -> Vec<u8> {
 
 #[test]
 fn the_golden_images_give_their_content() {
-    let Some(folder) = images() else { return };
     let table = [
         (
             "ws-streamOptimized/streamOptimized.vmdk",
@@ -191,7 +189,7 @@ fn the_golden_images_give_their_content() {
         ),
     ];
     for (name, expected) in table {
-        let bytes = image(&folder, name);
+        let Some(bytes) = image(name) else { continue };
         for (cache, step) in [(4 << 20, 1 << 20), (4 << 20, 4096), (0, 65536), (1 << 18, 12_345), (0, 99_999)]
         {
             let stream = Stream::open(memory(bytes.clone()), &options(cache)).unwrap();
@@ -206,8 +204,8 @@ fn the_golden_images_give_their_content() {
 
 #[test]
 fn a_stream_cut_short_is_refused_for_its_missing_footer() {
-    let Some(folder) = images() else { return };
-    let error = open(image(&folder, "hostile/ttylinux-truncated-stream.vmdk")).unwrap_err();
+    let Some(cut) = image("hostile/ttylinux-truncated-stream.vmdk") else { return };
+    let error = open(cut).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotADisk);
     assert!(error.to_string().contains("file ends without footer"), "{error}");
 }
@@ -220,9 +218,9 @@ fn read_all(stream: &Stream) -> Result<()> {
 
 #[test]
 fn hostile_grains_are_errors() {
-    let Some(folder) = images() else { return };
     for name in ["so-bomb", "so-size-huge", "so-short-grain"] {
-        let stream = open(image(&folder, &format!("hostile/{name}.vmdk"))).unwrap();
+        let Some(hostile) = image(&format!("hostile/{name}.vmdk")) else { continue };
+        let stream = open(hostile).unwrap();
         let error = read_all(&stream).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}: {error}");
         let mut byte = [0];
@@ -236,14 +234,15 @@ fn hostile_grains_are_errors() {
 
 #[test]
 fn other_hostile_files_are_refused() {
-    let Some(folder) = images() else { return };
     for name in
         ["afl9", "capacity-2e62", "grainsize-zero", "gtes-huge", "newline-mangled", "unknown-incompat-flag"]
     {
-        open(image(&folder, &format!("hostile/{name}.vmdk"))).map(drop).unwrap_err();
+        let Some(hostile) = image(&format!("hostile/{name}.vmdk")) else { continue };
+        open(hostile).map(drop).unwrap_err();
     }
     // The file has the magic, but everything behind the header is shifted by a byte, and it ends inside its metadata.
-    assert_eq!(open(image(&folder, "hostile/vmdk-invalid.img")).unwrap_err().kind(), ErrorKind::NotADisk);
+    let Some(invalid) = image("hostile/vmdk-invalid.img") else { return };
+    assert_eq!(open(invalid).unwrap_err().kind(), ErrorKind::NotADisk);
 }
 
 #[test]
@@ -463,6 +462,8 @@ fn a_bad_grain_is_corrupt_and_the_others_are_read() {
     let mut wrapper = good.clone();
     wrapper[0] = 0x79;
     let size = good.len() as u32;
+    let mut padded = good.clone();
+    padded.resize(131_073, 0);
     let table: &[(&str, u64, u32, &[u8])] = &[
         ("another grain's lba", 4 * 128, size, &good),
         ("lba off by one", 3 * 128 + 1, size, &good),
@@ -470,7 +471,7 @@ fn a_bad_grain_is_corrupt_and_the_others_are_read() {
         ("size 0", 3 * 128, 0, &good),
         ("size 1", 3 * 128, 1, &good),
         ("size cut", 3 * 128, size - 1, &good),
-        ("size 2 grains and 1", 3 * 128, 131_073, &good),
+        ("size 2 grains and 1", 3 * 128, 131_073, &padded),
         ("size max", 3 * 128, u32::MAX, &good),
         ("short by one", 3 * 128, cut(65535).len() as u32, &cut(65535)),
         ("nothing", 3 * 128, cut(0).len() as u32, &cut(0)),
@@ -692,6 +693,78 @@ fn a_range_without_packed_data_is_not_read_as_such() {
         stream.prefetch(offset, u64::MAX).unwrap();
         stream.prefetch(offset, 0).unwrap();
     }
+}
+
+#[test]
+fn a_grain_larger_than_the_cache_is_kept_alone() {
+    let mut writer = Writer::new(Style { sectors: 8192, grain: 2048, ..PLAIN });
+    (0..4).for_each(|number| drop(writer.grain(number, &pattern(number, 1 << 20))));
+    let counting = Arc::new(Counting(memory(writer.finish()), AtomicUsize::new(0)));
+    let stream = Stream::open(Arc::clone(&counting) as _, &options(1)).unwrap();
+    let mut buf = [0; 4096];
+    stream.read_packed(0, &mut buf).unwrap();
+    let before = counting.1.load(Ordering::SeqCst);
+    for at in (0..1 << 20).step_by(4096) {
+        assert!(stream.try_read_packed(at, &mut buf).unwrap());
+    }
+    assert_eq!(counting.1.load(Ordering::SeqCst), before);
+    assert!(buf == pattern(0, 1 << 20)[(1 << 20) - 4096..]);
+    stream.read_packed(1 << 20, &mut buf).unwrap();
+    assert!(!stream.try_read_packed(0, &mut buf).unwrap());
+}
+
+/// A storage whose `n`-th read fails, once.
+#[derive(Debug)]
+struct Faulty(Arc<dyn Storage>, AtomicUsize);
+
+impl Storage for Faulty {
+    fn size(&self) -> Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match self.1.fetch_sub(1, Ordering::SeqCst) {
+            0 => Err(Error::new(ErrorKind::Io, "the disk is on fire")),
+            _ => self.0.read_at(buf, offset),
+        }
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> Result<()> {
+        unreachable!("nothing is written")
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+    fn label(&self) -> String {
+        "faulty".into()
+    }
+}
+
+#[test]
+fn a_fault_of_the_file_is_told_and_does_not_stick() {
+    let file = eight_grains(Style { footer: true, ..PLAIN });
+    let expected = content(&[&open(file.clone()).unwrap()], 1 << 20);
+    let mut faults = 0;
+    for nth in 0..20 {
+        let storage = Arc::new(Faulty(memory(file.clone()), AtomicUsize::new(nth)));
+        let stream = match Stream::open(storage, &options(1 << 20)) {
+            Ok(stream) => stream,
+            Err(e) => {
+                assert!(nth < 2 && e.kind() == ErrorKind::Io, "{e}");
+                continue;
+            }
+        };
+        let mut buf = vec![0; expected.len()];
+        for _ in 0..2 {
+            for (number, part) in buf.chunks_mut(40_000).enumerate() {
+                if let Err(e) = packed::read(&[&stream], number as u64 * 40_000, part) {
+                    assert_eq!(e.kind(), ErrorKind::Io);
+                    faults += 1;
+                    packed::read(&[&stream], number as u64 * 40_000, part).unwrap();
+                }
+            }
+            assert!(buf == expected, "read {nth}");
+        }
+    }
+    assert!(faults > 5, "{faults} faults");
 }
 
 /// Reads all that can be read of a file with a few bytes changed: anything but a panic is good.

@@ -55,6 +55,14 @@ pub struct OpenOptions {
     pub log: Log,
 }
 
+impl OpenOptions {
+    /// The same for each of several extents, which share the caches.
+    fn shared_by(&self, extents: usize) -> Self {
+        let extents = extents.max(1);
+        Self { table_cache: self.table_cache / extents, grain_cache: self.grain_cache / extents, ..self.clone() }
+    }
+}
+
 impl Disk {
     /// Opens the link at `place` and, unless told otherwise, all its parents.
     pub fn open(place: Place, options: &OpenOptions) -> Result<Self> {
@@ -230,6 +238,7 @@ impl Link {
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         place.storage.read_at(&mut bytes, 0)?;
         let descriptor = Descriptor::parse(&bytes)?;
+        let options = &options.shared_by(descriptor.extents().len());
         let mut pieces = Vec::with_capacity(descriptor.extents().len());
         let mut start = 0u64;
         for (i, line) in descriptor.extents().iter().enumerate() {

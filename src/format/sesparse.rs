@@ -42,6 +42,12 @@ impl SeSparse {
         Self::open_named(storage, log, name.clone()).context(|| name)
     }
 
+    /// The same with room for about `bytes` of tables, instead of 2.5 MiB. For the links of long chains.
+    #[must_use]
+    pub fn with_table_cache(self, bytes: usize) -> Self {
+        Self { lookup: self.lookup.with_budget(bytes) }
+    }
+
     fn open_named(storage: Arc<dyn Storage>, log: Log, name: String) -> Result<Self> {
         let file = storage.size()?;
         if file < SECTOR {

@@ -10,6 +10,10 @@ pub mod metadata;
 pub mod open_disk;
 
 pub use crate::engine::pool::Completion;
+pub use crate::format::create::CreateSpec;
+pub use crate::format::create::DiskType;
+pub use crate::format::geometry::Adapter;
+pub use crate::format::geometry::Geometry;
 pub use connect::{ConnectParams, Connection, Credentials, DiskSpec};
 pub use library::Library;
 pub use open_disk::{AllocatedBlocks, DiskInfo, OpenDisk, OpenFlags};

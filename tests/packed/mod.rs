@@ -16,28 +16,31 @@ use vixDiskLib::format::Presence;
 use vixDiskLib::storage::Storage;
 use vixDiskLib::storage::memory::MemoryStorage;
 
-/// The folder of shared images, or a printed reason why there is none.
-pub fn images() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/images");
-    let folder = std::env::var_os("VIX_IMAGES").map_or(default, PathBuf::from);
-    if folder.join("vmdk").is_dir() {
-        return Some(folder);
+/// The bytes of an image below `vmdk/`, unpacked if it is stored packed. Looked for in `VIX_IMAGES`, then beside the
+/// checkout, then in `tests/data`; `None` with a printed reason when none has it.
+pub fn image(name: &str) -> Option<Vec<u8>> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let named = std::env::var_os("VIX_IMAGES").map(PathBuf::from);
+    let folders = named.into_iter().chain([manifest.join("../shared/images"), manifest.join("tests/data")]);
+    for folder in folders {
+        let plain = folder.join("vmdk").join(name);
+        if plain.is_file() {
+            return Some(std::fs::read(plain).unwrap());
+        }
+        let packed = folder.join("vmdk").join(format!("{name}.zst"));
+        if packed.is_file() {
+            return Some(unpack(&packed));
+        }
     }
-    println!("skipped: no folder vmdk/ in {} (set VIX_IMAGES)", folder.display());
+    println!("skipped: no image vmdk/{name} (set VIX_IMAGES)");
     None
 }
 
-/// The bytes of an image below `vmdk/`, unpacked if it is stored packed.
-pub fn image(folder: &Path, name: &str) -> Vec<u8> {
-    let plain = folder.join("vmdk").join(name);
-    if plain.is_file() {
-        return std::fs::read(plain).unwrap();
-    }
-    let packed = folder.join("vmdk").join(format!("{name}.zst"));
-    let unpacked = Command::new("zstd").args(["-dcq", "--"]).arg(&packed).output();
-    let unpacked = unpacked.unwrap_or_else(|e| panic!("the command zstd is needed for {name}: {e}"));
-    assert!(unpacked.status.success(), "zstd -dc {}", packed.display());
-    unpacked.stdout
+fn unpack(packed: &Path) -> Vec<u8> {
+    let run = Command::new("zstd").args(["-dcq", "--"]).arg(packed).output();
+    let run = run.unwrap_or_else(|e| panic!("the command zstd is needed for {}: {e}", packed.display()));
+    assert!(run.status.success(), "zstd -dc {}", packed.display());
+    run.stdout
 }
 
 /// Bytes as a storage.

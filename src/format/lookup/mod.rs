@@ -97,10 +97,8 @@ const BAD: u64 = 1;
 
 /// Entries of a directory page.
 const PAGE: u64 = 512;
-/// Memory for directory pages of one file.
-const PAGES_BUDGET: usize = 512 * 1024;
-/// Memory for decoded tables of one file.
-const TABLES_BUDGET: usize = 2 * 1024 * 1024;
+/// Memory for directory pages and decoded tables of one file, if nobody says otherwise.
+const BUDGET: usize = 2560 * 1024;
 
 /// Runs merged into one answer at most.
 const MERGED: usize = 512;
@@ -135,17 +133,25 @@ impl<E: Entries> Lookup<E> {
             return Err(Error::new(ErrorKind::NotADisk, message));
         }
         let spare = shape.spare.filter(|&at| within(at, bytes, shape.file));
-        Ok(Self {
+        let lookup = Self {
             storage,
             name,
             log,
             entries,
             shape: Shape { spare, ..shape },
             tables,
-            pages: Cache::new(PAGES_BUDGET),
-            decoded: Cache::new(TABLES_BUDGET),
+            pages: Cache::new(0),
+            decoded: Cache::new(0),
             told: AtomicBool::new(false),
-        })
+        };
+        Ok(lookup.with_budget(BUDGET))
+    }
+
+    /// The same with room for about `bytes` of directory pages and decoded tables.
+    pub(super) fn with_budget(mut self, bytes: usize) -> Self {
+        self.pages = Cache::new(bytes / 5);
+        self.decoded = Cache::new(bytes - bytes / 5);
+        self
     }
 
     /// The file that the grains are in.

@@ -118,16 +118,26 @@ impl<E: Entries> Lookup<E> {
             merge.add(start..start.saturating_add(self.coverage()), Presence::Unallocated);
             return;
         }
-        let mut at = start;
+        let grain = self.shape.grain;
+        let (mut run, mut end) = (None, start);
         for place in self.decode(table, raw) {
             let presence = match place {
                 Place::Unallocated => Presence::Unallocated,
                 Place::Zero => Presence::Zero,
                 Place::Data(_) | Place::Bad => Presence::Data,
             };
-            let next = at.saturating_add(self.shape.grain);
-            merge.add(at..next, presence);
-            at = next;
+            run = match run {
+                Some((from, held)) if held == presence => Some((from, held)),
+                Some((from, held)) => {
+                    merge.add(from..end, held);
+                    Some((end, presence))
+                }
+                None => Some((end, presence)),
+            };
+            end = end.saturating_add(grain);
+        }
+        if let Some((from, held)) = run {
+            merge.add(from..end, held);
         }
     }
 

@@ -109,7 +109,7 @@ impl Sparse {
                     Some(run) => return Ok(run),
                     None => {
                         let entries = self.fetch(table, to == ENTRIES && at + ((to - from) as u64) < end)?;
-                        let mut run = self.begin(entries.get(from).copied().unwrap_or(0));
+                        let mut run = self.start_run(entries.get(from).copied().unwrap_or(0));
                         (run.take(|i| entries.get(i).copied().unwrap_or(0), from, to), run)
                     }
                 },
@@ -123,7 +123,7 @@ impl Sparse {
         run.ok_or_else(|| Error::new(ErrorKind::Internal, "an empty run of grains was asked for"))
     }
 
-    fn begin(&self, first: u32) -> Run {
+    fn start_run(&self, first: u32) -> Run {
         Run::begin(first, self.header.grain.0, self.header.has_zero_grains())
     }
 
@@ -143,7 +143,7 @@ impl Sparse {
                 Some((run.take_steps(first, step, to - from), run))
             }
             View::Frame(seen) => {
-                let mut run = run.unwrap_or_else(|| self.begin(seen.entry(from)));
+                let mut run = run.unwrap_or_else(|| self.start_run(seen.entry(from)));
                 let whole = run.take(|i| seen.entry(i), from, to);
                 seen.holds().then_some((whole, run))
             }

@@ -6,18 +6,27 @@
 //!   directory   where each table stands             pages read on demand
 //!   tables      where each grain stands             a bounded cache, read without locks
 //!   map, scan   what lies behind an offset; what is allocated
+//!   verify      the check of all tables before the first write, and the repair after a crash (claims: what is used)
+//!   write       new grains: reserved (space: where), written by the caller,
+//!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
 //! Compressed files share [`Header`] and nothing else.
 
 mod body;
+mod claims;
 mod directory;
+mod enter;
+mod frame;
 pub mod header;
 mod map;
+mod publish;
 mod scan;
+mod space;
 mod tables;
+mod verify;
+mod write;
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -28,11 +37,14 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::format::Image;
 use crate::format::Mapping;
+use crate::format::Pending;
 use crate::format::Presence;
 use crate::format::sparse::body::Body;
 use crate::format::sparse::directory::Directory;
 use crate::format::sparse::header::HEADER_BYTES;
+use crate::format::sparse::space::Space;
 use crate::format::sparse::tables::Tables;
+use crate::format::sparse::write::Writer;
 use crate::logging::Log;
 use crate::storage::Storage;
 
@@ -62,6 +74,8 @@ pub struct Sparse {
     grain_shift: u32,
     /// The table that would make the next miss one in order.
     next_miss: AtomicU32,
+    /// Only in a file that is open for writing.
+    writer: Option<Writer>,
 }
 
 impl Sparse {
@@ -83,7 +97,31 @@ impl Sparse {
         let tables =
             Tables::new(header.tables(), header.grains(), header.grain.0 as u32, options.cache_bytes);
         let grain_shift = header.grain_bytes().trailing_zeros();
-        Ok(Sparse { header, body, directory, tables, grain_shift, next_miss: AtomicU32::new(0) })
+        let next_miss = AtomicU32::new(0);
+        let mut sparse = Sparse { header, body, directory, tables, grain_shift, next_miss, writer: None };
+        if options.writable {
+            sparse.writer = Some(sparse.open_writer()?);
+        }
+        Ok(sparse)
+    }
+
+    /// Checks all tables before the first write, and mends what a crash left behind.
+    fn open_writer(&self) -> Result<Writer> {
+        let Sparse { header, body, directory, .. } = self;
+        if header.version > 2 {
+            let text = format!(
+                "{}: version {} of the format is written only in sequence",
+                body.name, header.version
+            );
+            return Err(Error::new(ErrorKind::NotSupported, text));
+        }
+        let survey = verify::survey(header, body, directory)?;
+        if header.unclean {
+            verify::mend(&survey, body, directory)?;
+            self.mark(false)?;
+        }
+        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
+        Ok(Writer::new(space, self.tables.limit()))
     }
 
     /// The header as it was at open.
@@ -101,10 +139,6 @@ impl Sparse {
             .context(|| format!("descriptor inside {}", self.body.name))?;
         Ok(Some((bytes, range)))
     }
-
-    fn unpublished_tables(&self) -> BTreeSet<u32> {
-        BTreeSet::new()
-    }
 }
 
 impl Image for Sparse {
@@ -120,7 +154,35 @@ impl Image for Sparse {
         self.list(range, sink)
     }
 
+    fn begin_writing(&self) -> Result<()> {
+        self.begin()
+    }
+
+    fn prepare(&self, offset: u64, len: u64) -> Result<Option<Pending<'_>>> {
+        self.reserve(offset, len)
+    }
+
+    fn commit(&self, pending: Pending<'_>, deferred: bool) -> Result<()> {
+        self.enter(&pending, deferred)
+    }
+
+    fn abandon(&self, pending: Pending<'_>) {
+        self.give_up(&pending);
+    }
+
+    fn publish(&self) -> Result<()> {
+        self.publish_dirty()
+    }
+
+    fn has_unpublished(&self) -> bool {
+        self.has_dirty()
+    }
+
     fn flush(&self) -> Result<()> {
-        self.body.storage.flush()
+        self.flush_all()
+    }
+
+    fn finish(&self) -> Result<()> {
+        self.end()
     }
 }

@@ -9,15 +9,16 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
-/// Slots that a grain can be in.
+/// Slots that a grain can be in, if there are so many.
 const WAYS: usize = 4;
 
 /// A set-associative cache of whole grains.
 pub(super) struct GrainCache {
     grain_bytes: usize,
-    /// `sets * WAYS` slots; grain `g` is in one of the `WAYS` of set `g % sets`.
+    /// `sets * ways` slots; grain `g` is in one of the `ways` of set `g % sets`.
     slots: Box<[Slot]>,
     sets: u64,
+    ways: usize,
     clock: AtomicU64,
 }
 
@@ -37,11 +38,14 @@ struct Held {
 }
 
 impl GrainCache {
-    /// A cache of at most `budget` bytes; none at all when not even one set of grains fits.
+    /// A cache of at most `budget` bytes. A single grain is held even if it is larger: without it, small reads in sequence
+    /// would inflate it again and again. A budget of 0 holds nothing.
     pub(super) fn new(grain_bytes: usize, budget: usize) -> Self {
-        let sets = budget / grain_bytes.max(1) / WAYS;
-        let slots = (0..sets * WAYS).map(|_| Slot::default()).collect();
-        Self { grain_bytes, slots, sets: sets as u64, clock: AtomicU64::new(1) }
+        let grains = (budget / grain_bytes.max(1)).max(budget.min(1));
+        let ways = grains.min(WAYS);
+        let sets = grains.checked_div(ways).unwrap_or(0);
+        let slots = (0..sets * ways).map(|_| Slot::default()).collect();
+        Self { grain_bytes, slots, sets: sets as u64, ways, clock: AtomicU64::new(1) }
     }
 
     /// How many grains it holds when full.
@@ -91,8 +95,8 @@ impl GrainCache {
     /// The slots that `grain` can be in.
     fn set(&self, grain: u64) -> &[Slot] {
         let Some(set) = grain.checked_rem(self.sets) else { return &[] };
-        let first = usize::try_from(set).unwrap_or(usize::MAX).saturating_mul(WAYS);
-        self.slots.get(first..first.saturating_add(WAYS)).unwrap_or_default()
+        let first = usize::try_from(set).unwrap_or(usize::MAX).saturating_mul(self.ways);
+        self.slots.get(first..first.saturating_add(self.ways)).unwrap_or_default()
     }
 }
 
@@ -135,10 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_below_one_set_holds_nothing() {
-        let cache = GrainCache::new(1 << 20, 1 << 20);
-        let mut bytes = vec![0; 1 << 20];
-        cache.trade(0, &mut bytes);
-        assert!(bytes.len() == 1 << 20 && !cache.holds(0));
+    fn small_budgets_hold_one_grain_and_none_holds_nothing() {
+        for (budget, held) in [(0, false), (1, true), (1 << 20, true), (3 << 20, true)] {
+            let cache = GrainCache::new(1 << 20, budget);
+            cache.trade(7, &mut vec![0; 1 << 20]);
+            assert_eq!(cache.holds(7), held, "{budget} bytes");
+        }
     }
 }

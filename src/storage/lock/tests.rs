@@ -130,6 +130,19 @@ fn releasing_twice_is_harmless() {
 }
 
 #[test]
+fn a_forked_copy_releases_nothing() {
+    let scene = Scene::new();
+    let mut copy = scene.lock().unwrap();
+    let parent = copy.pid;
+    copy.pid += 1; // as if the lock had been taken by the process we were forked from
+    copy.release();
+    assert_eq!(scene.left().len(), 1);
+    (copy.pid, copy.held) = (parent, AtomicBool::new(true));
+    drop(copy);
+    assert!(!scene.locks().exists());
+}
+
+#[test]
 fn waiting_ends_when_the_holder_leaves() {
     let scene = Scene::new();
     let first = scene.lock().unwrap();
@@ -137,7 +150,7 @@ fn waiting_ends_when_the_holder_leaves() {
     std::thread::scope(|threads| {
         let second =
             threads.spawn(|| DiskLock::acquire(&scene.disk(), Duration::from_secs(20), &Log::none()));
-        while scene.left().iter().filter(|name| name.starts_with('M')).count() < 2 {
+        while scene.left().iter().filter(|name| name.starts_with('M')).count() < 2 && !second.is_finished() {
             std::thread::yield_now();
         }
         first.release();
@@ -268,17 +281,19 @@ fn an_entry_without_progress_is_removed_with_its_file() {
 }
 
 #[test]
-fn somebody_entering_is_waited_for() {
+fn somebody_entering_is_waited_for_even_without_time_to_wait() {
     let scene = Scene::new();
     let entry = scene.locks().join("D00009.lck");
     fs::create_dir_all(&entry).unwrap();
+    let started = Instant::now();
     let error = scene.lock().unwrap_err();
+    assert!(started.elapsed() >= ENTERING);
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert!(error.to_string().contains("D00009.lck"), "{error}");
     std::thread::scope(|threads| {
         let waiting =
             threads.spawn(|| DiskLock::acquire(&scene.disk(), Duration::from_secs(20), &Log::none()));
-        while !scene.left().iter().any(|name| name.starts_with('M')) {
+        while !scene.left().iter().any(|name| name.starts_with('M')) && !waiting.is_finished() {
             std::thread::yield_now();
         }
         fs::remove_dir(&entry).unwrap();
