@@ -20,6 +20,7 @@ use std::time::Instant;
 use fuzz_bodies::TARGETS;
 use fuzz_bodies::limits::Counting;
 use fuzz_bodies::limits::measured;
+use fuzz_bodies::limits::said;
 
 /// No input may take longer than this.
 const SLOWEST: Duration = Duration::from_secs(10);
@@ -108,10 +109,7 @@ fn run(target: &'static str, body: fn(&[u8]), data: &[u8], watchdog: &Watchdog) 
     let (result, cost) = measured(|| std::panic::catch_unwind(AssertUnwindSafe(|| body(data))));
     watchdog.end();
     match result {
-        Err(cause) => {
-            let text = cause.downcast_ref::<String>().map(String::as_str);
-            Err(format!("panics: {}", text.or(cause.downcast_ref::<&str>().copied()).unwrap_or("?")))
-        }
+        Err(cause) => Err(format!("panics: {}", said(&*cause))),
         Ok(()) if cost.time > SLOWEST => Err(format!("takes {:?}", cost.time)),
         Ok(()) if cost.memory > most_memory(target) => {
             Err(format!("holds {} MiB at once", cost.memory >> 20))
