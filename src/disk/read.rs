@@ -109,7 +109,7 @@ impl Disk {
             Owner::Link(i) => match self.links.get(i) {
                 Some(link) => match link.map(offset, run)? {
                     (Mapping::Unallocated, _) => self.ask_in_turn(offset, run, 0),
-                    (mapping, run) => Ok((source(mapping, link), run)),
+                    (mapping, run) => Ok((source(&mapping, link), run)),
                 },
                 None => self.ask_in_turn(offset, run, 0),
             },
@@ -124,7 +124,7 @@ impl Disk {
                 link.map(offset, max).context(|| format!("offset {offset:#x} of {}", link.label()))?;
             match mapping {
                 Mapping::Unallocated => max = run,
-                found => return Ok((source(found, link), run)),
+                found => return Ok((source(&found, link), run)),
             }
         }
         Ok((Source::Zero, max))
@@ -176,9 +176,9 @@ fn claim(owners: &mut [Option<Owner>], base: u64, end: u64, part: std::ops::Rang
 }
 
 /// A link's answer as a source; `Unallocated` was handled before.
-fn source<'a>(mapping: Mapping<'a>, link: &'a Link) -> Source<'a> {
+fn source<'a>(mapping: &Mapping<'a>, link: &'a Link) -> Source<'a> {
     match mapping {
-        Mapping::Data { storage, offset } => Source::Data { storage, offset, link },
+        Mapping::Data { storage, offset } => Source::Data { storage: *storage, offset: *offset, link },
         Mapping::Packed => Source::Packed(link),
         Mapping::Zero | Mapping::Unallocated => Source::Zero,
     }

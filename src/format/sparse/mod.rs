@@ -7,7 +7,8 @@
 //!   tables      where each grain stands             a bounded cache, read without locks
 //!   map, scan   what lies behind an offset; what is allocated
 //!   verify      the check of all tables before the first write, and the repair after a crash (claims: what is used)
-//!   write       new grains: reserved, written, entered into the tables (space: where; publish: later, all at once)
+//!   write       new grains: reserved (space: where), written by the caller,
+//!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
 //! Compressed files share [`Header`] and nothing else.
@@ -15,6 +16,8 @@
 mod body;
 mod claims;
 mod directory;
+mod enter;
+mod frame;
 pub mod header;
 mod map;
 mod publish;
