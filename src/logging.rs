@@ -27,6 +27,11 @@ pub enum Level {
 pub trait Sink: Send + Sync {
     /// Takes one line without a final newline.
     fn line(&self, level: Level, text: &str);
+
+    /// False for levels that it drops anyway; may change at any time.
+    fn wants(&self, _level: Level) -> bool {
+        true
+    }
 }
 
 /// A cheap handle on a sink with a threshold.
@@ -49,13 +54,14 @@ impl Log {
 
     /// True when lines of this level go anywhere.
     pub fn wants(&self, level: Level) -> bool {
-        self.sink.is_some() && level <= self.threshold
+        level <= self.threshold && self.sink.as_ref().is_some_and(|sink| sink.wants(level))
     }
 
     /// Says one line; the text is built only when it goes anywhere.
     pub fn say<S: AsRef<str>>(&self, level: Level, text: impl FnOnce() -> S) {
         if level <= self.threshold
             && let Some(sink) = &self.sink
+            && sink.wants(level)
         {
             sink.line(level, text().as_ref());
         }

@@ -33,6 +33,11 @@ thread_local! {
 /// Enough for a worker that calls a host's completion function.
 const STACK: usize = 512 * 1024;
 
+/// True on a thread that was born here.
+pub fn here_is_ours() -> bool {
+    ME.get() != 0
+}
+
 impl Threads {
     /// A register without threads; `shield` keeps the host's signals away from the threads born here.
     pub fn new(shield: SignalShield) -> Self {

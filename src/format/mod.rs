@@ -13,6 +13,7 @@ pub mod descriptor;
 pub mod encoding;
 pub mod flat;
 pub mod geometry;
+mod lookup;
 pub mod sesparse;
 pub mod sparse;
 pub mod stream;
@@ -86,6 +87,18 @@ pub trait Image: Debug + Send + Sync {
     /// Like [`Image::read_packed`], but only if it needs no long work: `Ok(false)` otherwise.
     fn try_read_packed(&self, _offset: u64, _buf: &mut [u8]) -> Result<bool> {
         Ok(false)
+    }
+
+    /// The unit in which [`Mapping::Packed`] data is inflated, if there is any. A request cut at its multiples can be
+    /// read by several threads without doing anything twice.
+    fn packed_unit(&self) -> Option<u64> {
+        None
+    }
+
+    /// Prepares packed data of a range for coming reads, as far as memory is set aside for that: read-ahead for another
+    /// thread to call. A fault here shows again in the read.
+    fn prefetch(&self, _offset: u64, _len: u64) -> Result<()> {
+        Ok(())
     }
 
     /// Reports every part of `range` in ascending order without gaps. Neighbours of equal presence need not be merged.

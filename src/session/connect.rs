@@ -2,10 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Weak;
 
-use crate::error::Result;
+use parking_lot::Mutex;
+
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create::CreateSpec;
-use crate::session::open_disk::{OpenDisk, OpenFlags};
+use crate::session::create::create_local;
+use crate::session::library::Library;
+use crate::session::open_disk::OpenDisk;
+use crate::session::open_disk::OpenFlags;
 
 /// How a caller proves who it is. Never shown: the secret parts have no `Debug`.
 #[derive(Clone, Default)]
@@ -97,26 +103,120 @@ impl ConnectParams {
 
 /// A place where disks are looked for.
 #[derive(Debug)]
-pub struct Connection {}
+pub struct Connection {
+    library: Arc<Library>,
+    params: ConnectParams,
+    read_only: bool,
+    snapshot: Option<String>,
+    modes: Option<String>,
+    disks: Mutex<Disks>,
+}
+
+/// What the lock of a connection protects.
+#[derive(Debug, Default)]
+struct Disks {
+    open: Vec<Weak<OpenDisk>>,
+    closed: bool,
+}
 
 impl Connection {
-    /// What it was made with.
-    pub fn params(&self) -> &ConnectParams {
-        todo!()
+    pub(super) fn new(
+        library: Arc<Library>,
+        params: ConnectParams,
+        read_only: bool,
+        snapshot: Option<String>,
+        modes: Option<String>,
+    ) -> Self {
+        Self { library, params, read_only, snapshot, modes, disks: Mutex::default() }
     }
 
-    /// Opens a disk with its chain. Writing needs `!flags.READ_ONLY`.
-    pub fn open(self: &Arc<Self>, _path: &Path, _flags: OpenFlags) -> Result<Arc<OpenDisk>> {
-        todo!()
+    /// What it was made with.
+    pub fn params(&self) -> &ConnectParams {
+        &self.params
+    }
+
+    /// Opens a disk with its chain. Writing needs `!flags.READ_ONLY`. On a read-only connection a local disk that cannot be
+    /// written to is opened read-only instead.
+    pub fn open(self: &Arc<Self>, path: &Path, flags: OpenFlags) -> Result<Arc<OpenDisk>> {
+        self.check_usable()?;
+        check_compression(flags)?;
+        let opened = match OpenDisk::open_local(&self.library, path, flags) {
+            Err(e)
+                if self.read_only
+                    && !flags.contains(OpenFlags::READ_ONLY)
+                    && matches!(e.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly) =>
+            {
+                self.library.log().info(|| format!("{} is opened read-only: {e}", path.display()));
+                OpenDisk::open_local(&self.library, path, flags | OpenFlags::READ_ONLY)
+            }
+            result => result,
+        }?;
+        let disk = Arc::new(opened);
+        disk.watch_if_needed();
+        let mut disks = self.disks.lock();
+        if disks.closed {
+            drop(disks);
+            disk.close()?;
+            return Err(Error::new(ErrorKind::InvalidConnection, "the connection was closed meanwhile"));
+        }
+        disks.open.retain(|known| known.strong_count() > 0);
+        disks.open.push(Arc::downgrade(&disk));
+        Ok(disk)
     }
 
     /// Makes a disk that reads as zeros. `progress` is called with 0..=100 on this thread, 100 last.
-    pub fn create(&self, _path: &Path, _spec: &CreateSpec, _progress: &mut dyn FnMut(u8)) -> Result<()> {
-        todo!()
+    pub fn create(&self, path: &Path, spec: &CreateSpec, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.check_usable()?;
+        create_local(path, spec, &self.library, progress).context(|| format!("creating {}", path.display()))
+    }
+
+    /// This build reaches local disks only.
+    fn check_usable(&self) -> Result<()> {
+        if self.disks.lock().closed || self.library.is_stopped() {
+            return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
+        }
+        if self.params.is_local() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::NotSupported,
+            format!(
+                "server {:?} (snapshot {:?}, transports {:?}): this build has no remote transport, only {:?}",
+                self.params.server.as_deref().unwrap_or_default(),
+                self.snapshot.as_deref().unwrap_or_default(),
+                self.modes.as_deref().unwrap_or_default(),
+                Library::transport_modes()
+            ),
+        ))
     }
 
     /// Closes it and every disk opened on it. The first error of those closes is returned; everything is closed anyway.
     pub fn close(&self) -> Result<()> {
-        todo!()
+        let open = {
+            let mut disks = self.disks.lock();
+            disks.closed = true;
+            std::mem::take(&mut disks.open)
+        };
+        let mut first = Ok(());
+        for disk in open.iter().filter_map(Weak::upgrade) {
+            match disk.close() {
+                Err(e) if e.kind() == ErrorKind::InvalidHandle => {} // closed by its owner before
+                closed => first = first.and(closed),
+            }
+        }
+        first
     }
+}
+
+/// At most one compression may be asked for; on local disks it has no effect.
+fn check_compression(flags: OpenFlags) -> Result<()> {
+    let asked =
+        flags & (OpenFlags::COMPRESSION_ZLIB | OpenFlags::COMPRESSION_FASTLZ | OpenFlags::COMPRESSION_SKIPZ);
+    if asked.bits().count_ones() > 1 {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("more than one compression: {:#x}", asked.bits()),
+        ));
+    }
+    Ok(())
 }

@@ -1,23 +1,43 @@
 //! One instance of the library: its log, configuration, workers and connections.
 
 use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use parking_lot::RwLock;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
-use crate::session::connect::{ConnectParams, Connection};
+use crate::session::connect::ConnectParams;
+use crate::session::connect::Connection;
+use crate::storage::os;
+use crate::transport;
 
 /// One instance of the library. Tests run many in one process; the C interface holds one.
 #[derive(Debug)]
 pub struct Library {
     log: Log,
-    config: Config,
+    /// Replaced whole when the library is initialised again.
+    config: RwLock<Arc<Config>>,
+    engine: Engine,
+    connections: Mutex<Vec<Weak<Connection>>>,
+    stopped: AtomicBool,
 }
 
 impl Library {
     /// A library that says what it does to `log`. Starts no thread.
     pub fn new(log: Log, config: Config) -> Arc<Self> {
-        Arc::new(Self { log, config })
+        let engine = Engine::new(os::with_signals_blocked, config.worker_threads());
+        Arc::new(Self {
+            log,
+            config: RwLock::new(Arc::new(config)),
+            engine,
+            connections: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     /// Where it says what it does.
@@ -26,30 +46,59 @@ impl Library {
     }
 
     /// Its settings.
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        self.config.read().clone()
+    }
+
+    /// Replaces the settings; disks opened from now on see them.
+    pub fn set_config(&self, config: Config) {
+        *self.config.write() = Arc::new(config);
+    }
+
+    /// Its workers.
+    pub(super) fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// The transports this build can use, in the order of preference, colon separated.
     pub fn transport_modes() -> &'static str {
-        "file"
+        transport::MODES
     }
 
     /// Makes a connection. Nothing is sent over a network; a transport that cannot be used shows in
     /// [`Connection::open`]. `snapshot` and `modes` that are empty mean none and default.
     pub fn connect(
         self: &Arc<Self>,
-        _params: ConnectParams,
-        _read_only: bool,
-        _snapshot: Option<String>,
-        _modes: Option<String>,
+        params: ConnectParams,
+        read_only: bool,
+        snapshot: Option<String>,
+        modes: Option<String>,
     ) -> Result<Arc<Connection>> {
-        todo!()
+        if self.is_stopped() {
+            return Err(Error::new(ErrorKind::NotInitialised, "the library is being shut down"));
+        }
+        let connection = Arc::new(Connection::new(self.clone(), params, read_only, snapshot, modes));
+        let mut connections = self.connections.lock();
+        connections.retain(|known| known.strong_count() > 0);
+        connections.push(Arc::downgrade(&connection));
+        Ok(connection)
     }
 
-    /// Closes every disk and connection and ends every thread. Nothing runs afterwards; calls on what was handed out
-    /// answer with [`crate::error::ErrorKind::NotInitialised`]-like errors of their kind. May be called twice.
+    /// True once [`Library::shut_down`] has begun.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Closes every disk and connection and ends every thread; what was acknowledged is in the files afterwards. Calls on
+    /// what was handed out answer with errors. May be called twice.
     pub fn shut_down(&self) {
-        todo!()
+        self.stopped.store(true, Ordering::Release);
+        let connections = std::mem::take(&mut *self.connections.lock());
+        for connection in connections.iter().filter_map(Weak::upgrade) {
+            if let Err(e) = connection.close() {
+                self.log.warning(|| format!("closing what was left open: {e}"));
+            }
+        }
+        self.engine.stop();
     }
 }

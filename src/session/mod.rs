@@ -4,10 +4,16 @@
 #![forbid(unsafe_code)]
 
 pub mod connect;
+mod create;
 pub mod library;
 pub mod metadata;
 pub mod open_disk;
 
+pub use crate::engine::pool::Completion;
+pub use crate::format::create::CreateSpec;
+pub use crate::format::create::DiskType;
+pub use crate::format::geometry::Adapter;
+pub use crate::format::geometry::Geometry;
 pub use connect::{ConnectParams, Connection, Credentials, DiskSpec};
 pub use library::Library;
-pub use open_disk::{AllocatedBlocks, Completion, DiskInfo, OpenDisk, OpenFlags};
+pub use open_disk::{AllocatedBlocks, DiskInfo, OpenDisk, OpenFlags};

@@ -1,9 +1,32 @@
 //! An open disk: reading, writing, allocated blocks, what it is.
 
-use bitflags::bitflags;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::error::Result;
+use bitflags::bitflags;
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use crate::disk::open::OpenOptions;
+use crate::engine::inflight::Gate;
+use crate::engine::pool::Completion;
+use crate::engine::pool::Job;
+use crate::engine::pool::Transfer;
+use crate::engine::pool::is_completing;
+use crate::engine::ticker::Watched;
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::geometry::{Adapter, Geometry};
+use crate::logging::Log;
+use crate::session::library::Library;
+use crate::session::metadata;
+use crate::storage::Access;
+use crate::storage::lock::DiskLock;
+use crate::transport;
+use crate::transport::local;
+use crate::transport::local::LocalFolder;
+use crate::units::SECTOR;
 use crate::units::Sectors;
 
 bitflags! {
@@ -49,94 +72,312 @@ pub struct DiskInfo {
     pub physical_sector_size: u32,
 }
 
-/// What runs once when an asynchronous request is done: a plain function and two words for it, so that a request needs no
-/// allocation. Called without any lock held, on any thread, also before the submitting call returns.
-#[derive(Clone, Copy, Debug)]
-pub struct Completion {
-    /// The function.
-    pub call: fn([usize; 2], Result<()>),
-    /// Handed to it as they are.
-    pub words: [usize; 2],
-}
-
 /// Ascending, disjoint, non-empty ranges in sectors: (start, length).
 pub type AllocatedBlocks = Vec<(u64, u64)>;
 
 /// A disk opened with its chain. All methods may be called from many threads at once.
 #[derive(Debug)]
-pub struct OpenDisk {}
+pub struct OpenDisk {
+    library: Arc<Library>,
+    disk: Arc<Disk>,
+    label: String,
+    unbuffered: bool,
+    /// Calls that use the disk. Closed by [`OpenDisk::close`].
+    calls: Gate,
+    /// Asynchronous requests that are not complete.
+    inflight: Arc<Gate>,
+    folder: Arc<LocalFolder>,
+    /// Held from open to close of a writable disk.
+    lock: Mutex<Option<DiskLock>>,
+}
+
+/// Counts a call while it runs.
+struct Inside<'a>(&'a Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+/// How long a writer waits for another one to go; VMware's hosted programs wait as long.
+const LOCK_WAIT: Duration = Duration::from_millis(3500);
+/// Requests from here on are given to another processor while this one does the next.
+const WORTH_SHARING: usize = 256 * 1024;
+/// Most chunks of one query.
+const MAX_CHUNKS: u64 = 512 * 1024;
+/// Smallest chunk of a query, in sectors.
+const MIN_CHUNK: u64 = 128;
 
 impl OpenDisk {
-    /// Reads whole sectors; `buf.len()` is a multiple of 512. Any part past the end fails with `OutOfRange` and reads
-    /// nothing; an empty read at or before the end succeeds.
-    pub fn read(&self, _start: Sectors, _buf: &mut [u8]) -> Result<()> {
-        todo!()
+    /// Opens the disk at `path` on this machine.
+    pub(super) fn open_local(library: &Arc<Library>, path: &Path, flags: OpenFlags) -> Result<Self> {
+        let (log, config) = (library.log(), library.config());
+        let write = !flags.contains(OpenFlags::READ_ONLY);
+        let unbuffered = flags.contains(OpenFlags::UNBUFFERED);
+        let lock = if write { Some(take_lock(path, log)?) } else { None };
+        let access = Access { write, direct: unbuffered, device: false };
+        let (place, folder) = local::open_place(path, access, config.extents_outside_folder())?;
+        let options = OpenOptions {
+            write,
+            direct: unbuffered,
+            single_link: flags.contains(OpenFlags::SINGLE_LINK),
+            table_cache: config.grain_table_cache(),
+            grain_cache: config.inflated_grain_cache(),
+            log: log.clone(),
+        };
+        let label = place.label.clone();
+        let disk = Arc::new(Disk::open(place, &options)?);
+        log.info(|| {
+            let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
+            let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
+            format!(
+                "DISKLIB-LINK  : Opened '{label}' (0x{:x}): {kind}, {sectors} sectors / {gb:.1} GB.",
+                flags.bits()
+            )
+        });
+        Ok(Self {
+            library: library.clone(),
+            disk,
+            label,
+            unbuffered,
+            calls: Gate::default(),
+            inflight: Arc::new(Gate::default()),
+            folder,
+            lock: Mutex::new(lock),
+        })
     }
 
-    /// Writes whole sectors. Acknowledged data survives the end of the process.
-    pub fn write(&self, _start: Sectors, _buf: &[u8]) -> Result<()> {
-        todo!()
+    /// A writable child keeps its newest table entries back until their data is stable: has them brought out in time.
+    pub(super) fn watch_if_needed(self: &Arc<Self>) {
+        if self.disk.is_writable() && self.disk.is_child() {
+            let watched: Arc<dyn Watched> = self.clone();
+            self.library.engine().watch(&watched);
+        }
+    }
+
+    fn enter(&self) -> Result<Inside<'_>> {
+        match self.calls.enter() {
+            true => Ok(Inside(&self.calls)),
+            false => Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label))),
+        }
+    }
+
+    /// The path it was opened by.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The disk below, for tools of this crate.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Reads whole sectors; `buf.len()` is a multiple of 512. Any part past the end fails with `OutOfRange` and reads
+    /// nothing; an empty read at or before the end succeeds.
+    pub fn read(&self, start: Sectors, buf: &mut [u8]) -> Result<()> {
+        let _inside = self.enter()?;
+        self.disk.read(buf, start.bytes()?)
+    }
+
+    /// Writes whole sectors. Acknowledged data survives the end of the process, on a child after at most a second.
+    pub fn write(&self, start: Sectors, buf: &[u8]) -> Result<()> {
+        let _inside = self.enter()?;
+        self.disk.write(buf, start.bytes()?)
     }
 
     /// Starts a read. `Err`: refused, `done` does not run. `Ok`: `done` runs exactly once.
-    pub fn read_async(&self, _start: Sectors, _buf: &'static mut [u8], _done: Completion) -> Result<()> {
-        todo!()
+    pub fn read_async(&self, start: Sectors, buf: &'static mut [u8], done: Completion) -> Result<()> {
+        let _inside = self.enter()?;
+        let offset = start.bytes()?;
+        self.disk.check_range(offset, buf.len())?;
+        let share = buf.len() >= WORTH_SHARING;
+        let mut job = self.job(Transfer::Read(buf), offset, done);
+        if share {
+            match self.library.engine().try_hand_off(job) {
+                Some(back) => job = back,
+                None => return Ok(()),
+            }
+        }
+        match job.try_now() {
+            Some(result) => job.complete(result),
+            None => self.library.engine().submit(job),
+        }
+        Ok(())
     }
 
     /// Starts a write; see [`OpenDisk::read_async`].
-    pub fn write_async(&self, _start: Sectors, _buf: &'static [u8], _done: Completion) -> Result<()> {
-        todo!()
+    pub fn write_async(&self, start: Sectors, buf: &'static [u8], done: Completion) -> Result<()> {
+        let _inside = self.enter()?;
+        let offset = start.bytes()?;
+        self.disk.check_range(offset, buf.len())?;
+        if !self.disk.is_writable() {
+            return Err(Error::new(ErrorKind::ReadOnly, format!("{} is open read-only", self.label)));
+        }
+        let job = self.job(Transfer::Write(buf), offset, done);
+        match self.unbuffered {
+            true => self.library.engine().submit(job),
+            false => job.run(), // into the page cache: a hand-off would cost more than it saves
+        }
+        Ok(())
+    }
+
+    /// A request that counts as in flight.
+    fn job(&self, transfer: Transfer, offset: u64, done: Completion) -> Job {
+        self.inflight.enter(); // never closed: who is inside `calls` may submit
+        Job::new(self.disk.clone(), self.inflight.clone(), transfer, offset, done)
     }
 
     /// Returns when every asynchronous request of this disk has completed and its completion has returned. Refused with
     /// `Busy` inside a completion.
     pub fn wait(&self) -> Result<()> {
-        todo!()
+        let _inside = self.enter()?;
+        self.wait_for_requests()
+    }
+
+    fn wait_for_requests(&self) -> Result<()> {
+        if is_completing() && self.inflight.inside() > 0 {
+            return Err(Error::new(ErrorKind::Busy, "waiting inside a completion would wait for itself"));
+        }
+        self.inflight.wait_until_empty();
+        Ok(())
     }
 
     /// Returns when everything acknowledged is stable.
     pub fn flush(&self) -> Result<()> {
-        todo!()
+        let _inside = self.enter()?;
+        self.disk.flush().context(|| format!("flushing {}", self.label))
     }
 
     /// What the disk says about itself.
     pub fn info(&self) -> Result<DiskInfo> {
-        todo!()
+        let _inside = self.enter()?;
+        metadata::info(&self.disk)
     }
 
     /// The transport it uses.
     pub fn transport_mode(&self) -> &'static str {
-        todo!()
+        transport::FILE
     }
 
     /// The sectors that may hold data, in units of `chunk` sectors, clipped to `start..start + count` and the capacity.
     /// `count` may pass the end. `chunk` of at least 128, at most 524288 chunks.
     pub fn allocated_blocks(
         &self,
-        _start: Sectors,
-        _count: Sectors,
-        _chunk: Sectors,
+        start: Sectors,
+        count: Sectors,
+        chunk: Sectors,
     ) -> Result<AllocatedBlocks> {
-        todo!()
+        let _inside = self.enter()?;
+        let capacity = self.disk.capacity() / SECTOR;
+        if chunk.0 < MIN_CHUNK || count.0.div_ceil(chunk.0) > MAX_CHUNKS {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "{} sectors in chunks of {}: at least {MIN_CHUNK} each, at most {MAX_CHUNKS}",
+                    count.0, chunk.0
+                ),
+            ));
+        }
+        if start.0 >= capacity {
+            return Err(Error::new(ErrorKind::OutOfRange, format!("sector {} of {capacity}", start.0)));
+        }
+        let end = start.0.saturating_add(count.0).min(capacity);
+        let mut blocks = Chunks { start: start.0, end, chunk: chunk.0, found: Vec::new() };
+        self.disk
+            .allocated(start.0 * SECTOR..end * SECTOR, &mut |part| blocks.add(&part))
+            .context(|| format!("allocated blocks of {}", self.label))?;
+        Ok(blocks.found)
     }
 
     /// The value of a key of the disk database, `KeyNotFound` when there is none.
-    pub fn metadata(&self, _key: &str) -> Result<String> {
-        todo!()
+    pub fn metadata(&self, key: &str) -> Result<String> {
+        let _inside = self.enter()?;
+        metadata::value(&self.disk, key)
     }
 
-    /// Adds or replaces a value.
-    pub fn set_metadata(&self, _key: &str, _value: &str) -> Result<()> {
-        todo!()
+    /// Adds or replaces a value, durably.
+    pub fn set_metadata(&self, key: &str, value: &str) -> Result<()> {
+        let _inside = self.enter()?;
+        metadata::set(&self.disk, key, value)
     }
 
     /// Every key that [`OpenDisk::metadata`] answers.
     pub fn metadata_keys(&self) -> Result<Vec<String>> {
-        todo!()
+        let _inside = self.enter()?;
+        Ok(metadata::keys(&self.disk))
     }
 
-    /// Completes what is in flight, makes written data durable and releases locks. Closing twice is `InvalidHandle`.
+    /// Completes what is in flight, makes written data durable and releases locks. Closing twice is `InvalidHandle`,
+    /// closing inside a completion of this disk `Busy`.
     pub fn close(&self) -> Result<()> {
-        todo!()
+        if is_completing() && self.inflight.inside() > 0 {
+            return Err(Error::new(ErrorKind::Busy, "closing inside a completion would wait for itself"));
+        }
+        if !self.calls.close() {
+            return Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label)));
+        }
+        self.calls.wait_until_empty();
+        self.inflight.wait_until_empty();
+        let result = self.disk.finish().context(|| format!("closing {}", self.label));
+        self.folder.release();
+        if let Some(lock) = self.lock.lock().take() {
+            lock.release();
+        }
+        self.library.log().debug(|| format!("VixDiskLib: closed {}", self.label));
+        result
+    }
+}
+
+impl Drop for OpenDisk {
+    /// A disk that nobody closed: what was acknowledged still reaches the file.
+    fn drop(&mut self) {
+        if self.calls.close() {
+            self.inflight.wait_until_empty();
+            if let Err(e) = self.disk.finish() {
+                self.library.log().warning(|| format!("{} was not closed: {e}", self.label));
+            }
+        }
+    }
+}
+
+impl Watched for OpenDisk {
+    fn tick(&self) {
+        let Ok(_inside) = self.enter() else { return };
+        if let Err(e) = self.disk.publish() {
+            self.library
+                .log()
+                .warning(|| format!("{}: {e}; writing is refused until it is reopened", self.label));
+        }
+    }
+}
+
+/// Takes the lock that VMware's programs look for.
+fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
+    if !path.exists() {
+        return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
+    }
+    DiskLock::acquire(path, LOCK_WAIT, log)
+}
+
+/// Collects byte ranges as chunks.
+struct Chunks {
+    start: u64,
+    end: u64,
+    chunk: u64,
+    found: AllocatedBlocks,
+}
+
+impl Chunks {
+    /// Adds the chunks that `part` (bytes) touches; parts come in ascending order.
+    fn add(&mut self, part: &Range<u64>) {
+        let first = (part.start / SECTOR - self.start) / self.chunk;
+        let last = (part.end.div_ceil(SECTOR) - self.start).div_ceil(self.chunk);
+        let start = self.start + first * self.chunk;
+        let end = (self.start + last * self.chunk).min(self.end);
+        match self.found.last_mut() {
+            Some((at, len)) if *at + *len >= start => *len = (*len).max(end - *at),
+            _ => self.found.push((start, end - start)),
+        }
     }
 }

@@ -101,6 +101,11 @@ impl FileStorage {
         }
     }
 
+    /// Lets go of the lock before the storage ends.
+    pub fn unlock(&self) {
+        os::unlock(&self.file);
+    }
+
     /// Reserves space for `len` bytes, which read as zeros; writes zeros where the file system cannot reserve.
     pub fn preallocate(&self, len: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
         if len == 0

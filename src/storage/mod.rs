@@ -11,6 +11,8 @@ pub mod lock;
 pub mod memory;
 pub mod os;
 
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
@@ -96,6 +98,8 @@ pub struct Place {
     pub storage: Arc<dyn Storage>,
     /// The folder that names inside it are relative to.
     pub folder: Arc<dyn Folder>,
+    /// Its name in that folder.
+    pub name: OsString,
     /// The path for messages.
     pub label: String,
     /// Who it is.
@@ -107,7 +111,13 @@ pub trait Folder: Debug + Send + Sync {
     /// Opens an extent named in a descriptor of this folder.
     fn extent(&self, name: &str, access: Access) -> Result<Arc<dyn Storage>>;
 
-    /// How many places the parent hint of a descriptor may lead to, best first (the path itself, the base name next to the
-    /// child), and the opening of the `nth` of them, read-only. `Ok(None)`: there is no such candidate.
+    /// A descriptor's parent hint may lead to several places, best first: the path itself, the base name next to the
+    /// child. Opens the `nth` of them read-only. `Ok(None)`: there is no such candidate.
     fn parent(&self, hint: &str, nth: usize) -> Result<Option<Place>>;
+
+    /// Replaces the content of the file `name` in one step: old or new, never a mixture, durable on return. Keeps the lock
+    /// of a writer. Returns the file as it is from now on.
+    fn replace(&self, name: &OsStr, _bytes: &[u8]) -> Result<Arc<dyn Storage>> {
+        Err(Error::new(ErrorKind::NotSupported, format!("{} cannot be replaced here", name.display())))
+    }
 }

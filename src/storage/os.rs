@@ -65,6 +65,19 @@ pub fn lock_exclusively(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives up the lock of [`lock_exclusively`].
+pub fn unlock(file: &File) {
+    let lock = libc::flock {
+        l_type: libc::F_UNLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: as in `lock_exclusively`. Unlocking what is not locked does nothing.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+}
+
 /// The next byte at or after `offset` that is data (`data`) or a hole. `Ok(None)`: none up to the end of the file.
 /// Moves the file position, which nothing here uses.
 pub fn seek_next(file: &File, offset: u64, data: bool) -> io::Result<Option<u64>> {

@@ -1,0 +1,92 @@
+//! Target for hosted sparse extents: read, written to, read again.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use vixDiskLib::error::Result;
+use vixDiskLib::format::Image;
+use vixDiskLib::format::Mapping;
+use vixDiskLib::format::sparse::Sparse;
+use vixDiskLib::format::sparse::SparseOptions;
+use vixDiskLib::logging::Log;
+
+use super::check;
+use super::extents::CACHE;
+use super::extents::compare;
+use super::images::pattern;
+use super::oracle;
+use super::oracle::Oracle;
+use super::oracle::Want;
+use super::store::Holey;
+
+/// Opens a hosted sparse extent.
+pub fn open_sparse(file: &Arc<Holey>, writable: bool) -> Result<Sparse> {
+    let options = SparseOptions { writable, cache_bytes: CACHE, log: Log::none(), name: "d.vmdk".to_owned() };
+    Sparse::open(file.clone(), &options)
+}
+
+/// A hosted sparse extent: read, then written to, then read again.
+pub fn sparse(data: &[u8]) {
+    let file = Holey::decode(data);
+    let oracle = oracle::Sparse::open(file.clone());
+    let sane = oracle.is_ok();
+    compare(open_sparse(&file, false), oracle);
+    let copy = file.copy();
+    if let Ok(image) = open_sparse(&copy, true) {
+        assert!(sane, "opened for writing only");
+        write_and_reread(&image, &file, &copy);
+    }
+}
+
+/// Writes grains here and there. Afterwards they hold what was written, and every other sector what it held before.
+fn write_and_reread(image: &Sparse, before: &Arc<Holey>, after: &Arc<Holey>) {
+    let old = oracle::Sparse::open(before.clone()).unwrap();
+    let windows = check::windows(&old);
+    let starts: Vec<u64> = windows.iter().map(|w| w.start).chain(windows.iter().map(|w| w.end - 1)).collect();
+    let mut written: Vec<Range<u64>> = Vec::new();
+    for lba in starts {
+        match write_sector(image, lba) {
+            Ok(Some(sectors)) => written.push(sectors),
+            Ok(None) => {}
+            Err(_) => break,
+        }
+    }
+    if image.flush().is_err() | image.finish().is_err() {
+        return;
+    }
+    let new = oracle::Sparse::open(after.clone()).expect("still a sparse extent after writing");
+    let read_only = open_sparse(after, false).expect("opens after writing");
+    check::image(&read_only, &new);
+    let repaired = old.is_unclean();
+    for lba in windows.into_iter().flatten() {
+        let (want, got) = match written.iter().any(|w| w.contains(&lba)) {
+            true => (Want::Bytes(pattern(9, lba).to_vec()), new.sector(lba)),
+            false if repaired => continue,
+            false => (old.sector(lba), new.sector(lba)),
+        };
+        assert!(want == got, "sector {lba} was {want:?} and is {got:?}, written: {written:?}");
+    }
+    assert!(written.is_empty() || !new.is_unclean(), "closed, but not marked as clean");
+}
+
+/// Writes one sector, or all of the new grain it lies in. `None`: it cannot be told apart from what was there.
+fn write_sector(image: &Sparse, lba: u64) -> Result<Option<Range<u64>>> {
+    let (mapping, _) = image.map(lba * 512, 512)?;
+    image.begin_writing()?;
+    if let Mapping::Data { storage, offset } = mapping {
+        storage.write_at(&pattern(9, lba), offset)?;
+        return Ok(Some(lba..lba + 1));
+    }
+    let Some(pending) = image.prepare(lba * 512, 512)? else { return Ok(None) };
+    let sectors = pending.grains.start / 512..pending.grains.end / 512;
+    assert!(sectors.contains(&lba), "a reservation for another place: {:?}", pending.grains);
+    let content: Vec<u8> = sectors.clone().flat_map(|lba| pattern(9, lba)).collect();
+    match pending.storage.write_at(&content, pending.offset) {
+        Ok(()) => image.commit(pending, lba % 2 == 0)?,
+        Err(e) => {
+            image.abandon(pending);
+            return Err(e);
+        }
+    }
+    Ok(Some(sectors))
+}

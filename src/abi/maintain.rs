@@ -1,0 +1,260 @@
+//! Work on whole disks. Arguments and handles are checked in full; what this build cannot do yet is refused in one place,
+//! [`not_in_this_build`].
+
+use std::ffi::c_char;
+use std::ffi::c_void;
+
+use crate::abi::args;
+use crate::abi::fence::connection;
+use crate::abi::fence::disk;
+use crate::abi::fence::guard;
+use crate::abi::fence::not_initialised;
+use crate::abi::fence::on_connection;
+use crate::abi::fence::on_disk;
+use crate::abi::process::process;
+use crate::abi::types::Bool;
+use crate::abi::types::DiskTypeRaw;
+use crate::abi::types::VixDiskLibConnection;
+use crate::abi::types::VixDiskLibCreateParams;
+use crate::abi::types::VixDiskLibHandle;
+use crate::abi::types::VixDiskLibProgressFunc;
+use crate::abi::types::VixDiskLibSectorType;
+use crate::abi::types::VixError;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+
+/// [`VixDiskLibDiskType`](crate::abi::types::VixDiskLibDiskType): like the source.
+const SAME_TYPE: DiskTypeRaw = 256;
+
+fn not_in_this_build(what: &str) -> Result<()> {
+    Err(Error::new(ErrorKind::NotSupported, format!("this build does not {what}")))
+}
+
+/// Makes a disk on top of `diskHandle` that stores only what differs from it.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `childPath` is terminated, `progressFunc` is NULL or callable during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_CreateChild(
+    diskHandle: VixDiskLibHandle,
+    childPath: *const c_char,
+    diskType: DiskTypeRaw,
+    progressFunc: VixDiskLibProgressFunc,
+    progressCallbackData: *mut c_void,
+) -> VixError {
+    on_disk("VixDiskLib_CreateChild", diskHandle, |_| {
+        let _ = (progressFunc, progressCallbackData);
+        // SAFETY: forwarded from this function's contract.
+        unsafe { args::path(childPath, "childPath") }?;
+        args::disk_type(diskType)?;
+        not_in_this_build("make child disks")
+    })
+}
+
+/// Deletes a disk: its descriptor and its extents, not its parents.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `path` is terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Unlink(
+    connection: VixDiskLibConnection,
+    path: *const c_char,
+) -> VixError {
+    on_connection("VixDiskLib_Unlink", connection, |_| {
+        // SAFETY: forwarded from this function's contract.
+        unsafe { args::path(path, "path") }?;
+        not_in_this_build("delete disks")
+    })
+}
+
+/// Makes a closed local disk larger. `capacity` is the new size in sectors.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `path` is terminated, `progressFunc` is NULL or callable during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Grow(
+    connection: VixDiskLibConnection,
+    path: *const c_char,
+    capacity: VixDiskLibSectorType,
+    updateGeometry: Bool,
+    progressFunc: VixDiskLibProgressFunc,
+    progressCallbackData: *mut c_void,
+) -> VixError {
+    on_connection("VixDiskLib_Grow", connection, |_| {
+        let _ = (updateGeometry, progressFunc, progressCallbackData);
+        // SAFETY: forwarded from this function's contract.
+        unsafe { args::path(path, "path") }?;
+        if capacity == 0 {
+            return Err(Error::new(ErrorKind::InvalidArgument, "a disk cannot grow to 0 sectors"));
+        }
+        not_in_this_build("grow disks")
+    })
+}
+
+/// Gives the space of grains that hold only zeros back.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `progressFunc` is NULL or callable during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Shrink(
+    diskHandle: VixDiskLibHandle,
+    progressFunc: VixDiskLibProgressFunc,
+    progressCallbackData: *mut c_void,
+) -> VixError {
+    on_disk("VixDiskLib_Shrink", diskHandle, |_| {
+        let _ = (progressFunc, progressCallbackData);
+        not_in_this_build("shrink disks")
+    })
+}
+
+/// Puts the grains of a disk in order.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `progressFunc` is NULL or callable during the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Defragment(
+    diskHandle: VixDiskLibHandle,
+    progressFunc: VixDiskLibProgressFunc,
+    progressCallbackData: *mut c_void,
+) -> VixError {
+    on_disk("VixDiskLib_Defragment", diskHandle, |_| {
+        let _ = (progressFunc, progressCallbackData);
+        not_in_this_build("defragment disks")
+    })
+}
+
+/// Renames a local disk and its extents.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// Both names are terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Rename(
+    srcFileName: *const c_char,
+    dstFileName: *const c_char,
+) -> VixError {
+    guard("VixDiskLib_Rename", || {
+        // SAFETY: forwarded from this function's contract.
+        unsafe {
+            args::path(srcFileName, "srcFileName")?;
+            args::path(dstFileName, "dstFileName")?;
+        }
+        process().running().ok_or_else(not_initialised)?;
+        not_in_this_build("rename disks")
+    })
+}
+
+/// Copies a disk to a new one. `createParams` says what the copy shall be; its capacity is that of the source.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during
+/// the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Clone(
+    dstConnection: VixDiskLibConnection,
+    dstPath: *const c_char,
+    srcConnection: VixDiskLibConnection,
+    srcPath: *const c_char,
+    createParams: *const VixDiskLibCreateParams,
+    progressFunc: VixDiskLibProgressFunc,
+    progressCallbackData: *mut c_void,
+    overWrite: Bool,
+) -> VixError {
+    on_connection("VixDiskLib_Clone", dstConnection, |_| {
+        let _ = (createParams, progressFunc, progressCallbackData, overWrite);
+        connection(srcConnection)?;
+        // SAFETY: forwarded from this function's contract.
+        unsafe {
+            args::path(dstPath, "dstPath")?;
+            args::path(srcPath, "srcPath")?;
+        }
+        not_in_this_build("clone disks")
+    })
+}
+
+/// Bytes that a copy of the disk would take. `cloneDiskType` VIXDISKLIB_DISK_UNKNOWN means the type of the disk.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `spaceNeeded` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_SpaceNeededForClone(
+    diskHandle: VixDiskLibHandle,
+    cloneDiskType: DiskTypeRaw,
+    spaceNeeded: *mut u64,
+) -> VixError {
+    on_disk("VixDiskLib_SpaceNeededForClone", diskHandle, |_| {
+        // SAFETY: forwarded from this function's contract.
+        unsafe { args::out(spaceNeeded, "spaceNeeded") }?;
+        if cloneDiskType != SAME_TYPE {
+            args::disk_type(cloneDiskType)?;
+        }
+        not_in_this_build("compute the size of clones")
+    })
+}
+
+/// Whether VixDiskLib_Attach would work.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// Any values may be passed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_IsAttachPossible(
+    parent: VixDiskLibHandle,
+    child: VixDiskLibHandle,
+) -> VixError {
+    on_disk("VixDiskLib_IsAttachPossible", parent, |_| {
+        disk(child)?;
+        not_in_this_build("attach disks")
+    })
+}
+
+/// Puts the chain of `child` on top of the chain of `parent`.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// Any values may be passed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_Attach(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> VixError {
+    on_disk("VixDiskLib_Attach", parent, |_| {
+        disk(child)?;
+        not_in_this_build("attach disks")
+    })
+}
+
+/// Checks a sparse disk, and mends it if `repair` is not 0. The result says whether the check could be run.
+///
+/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+///
+/// # Safety
+/// `filename` is terminated.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn VixDiskLib_CheckRepair(
+    connection: VixDiskLibConnection,
+    filename: *const c_char,
+    repair: Bool,
+) -> VixError {
+    on_connection("VixDiskLib_CheckRepair", connection, |_| {
+        let _ = repair;
+        // SAFETY: forwarded from this function's contract.
+        unsafe { args::path(filename, "filename") }?;
+        not_in_this_build("check disks")
+    })
+}

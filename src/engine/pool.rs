@@ -1,0 +1,231 @@
+//! The queue of asynchronous requests and the threads that work on it.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+
+use crate::disk::Disk;
+use crate::engine::inflight::Gate;
+use crate::error::{Error, ErrorKind, Result};
+use crate::threads::Threads;
+
+/// What runs once when a request is done: a plain function and two words for it, so that a request needs no allocation.
+/// Called without any lock held, on any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// The function.
+    pub call: fn([usize; 2], Result<()>),
+    /// Handed to it as they are.
+    pub words: [usize; 2],
+}
+
+/// What a request transfers. The buffer belongs to the request until its completion has run.
+#[derive(Debug)]
+pub enum Transfer {
+    /// Fill this.
+    Read(&'static mut [u8]),
+    /// Write this.
+    Write(&'static [u8]),
+}
+
+/// An asynchronous request. Completes exactly once: by [`Job::run`], [`Job::complete`], or when it is dropped.
+#[derive(Debug)]
+pub struct Job {
+    /// Given up before the completion runs, so that nothing of the disk outlives the request.
+    disk: Option<Arc<Disk>>,
+    /// Entered by who made the job; left after the completion has returned.
+    inflight: Arc<Gate>,
+    transfer: Transfer,
+    offset: u64,
+    done: Option<Completion>,
+}
+
+thread_local! {
+    /// How many completions are running on this thread. A plain cell without destructor.
+    static COMPLETING: Cell<u32> = const { Cell::new(0) };
+}
+
+/// True while this thread is inside a completion.
+pub fn is_completing() -> bool {
+    COMPLETING.get() > 0
+}
+
+impl Job {
+    /// A request on `disk`; `inflight` has been entered for it.
+    pub fn new(
+        disk: Arc<Disk>,
+        inflight: Arc<Gate>,
+        transfer: Transfer,
+        offset: u64,
+        done: Completion,
+    ) -> Self {
+        Self { disk: Some(disk), inflight, transfer, offset, done: Some(done) }
+    }
+
+    /// Bytes it transfers.
+    pub fn len(&self) -> usize {
+        match &self.transfer {
+            Transfer::Read(buf) => buf.len(),
+            Transfer::Write(buf) => buf.len(),
+        }
+    }
+
+    /// True when it transfers nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Does a read if that needs no waiting; the result is for [`Job::complete`]. `None`: it would have to wait.
+    pub fn try_now(&mut self) -> Option<Result<()>> {
+        match (&mut self.transfer, &self.disk) {
+            (Transfer::Read(buf), Some(disk)) => match disk.try_read(buf, self.offset) {
+                Ok(true) => Some(Ok(())),
+                Ok(false) => None,
+                Err(e) => Some(Err(e)),
+            },
+            _ => None,
+        }
+    }
+
+    /// Does it, waiting as needed, and completes it.
+    pub fn run(mut self) {
+        let offset = self.offset;
+        let work = AssertUnwindSafe(|| match (&mut self.transfer, &self.disk) {
+            (Transfer::Read(buf), Some(disk)) => disk.read(buf, offset),
+            (Transfer::Write(buf), Some(disk)) => disk.write(buf, offset),
+            (_, None) => Err(Error::new(ErrorKind::Internal, "a request without a disk")),
+        });
+        let result = std::panic::catch_unwind(work)
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a defect: the request panicked")));
+        self.complete(result);
+    }
+
+    /// Reports the result to whoever made the request.
+    pub fn complete(mut self, result: Result<()>) {
+        self.report(result);
+    }
+
+    fn report(&mut self, result: Result<()>) {
+        self.disk = None;
+        if let Some(done) = self.done.take() {
+            COMPLETING.set(COMPLETING.get() + 1);
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (done.call)(done.words, result)));
+            COMPLETING.set(COMPLETING.get() - 1);
+            self.inflight.leave();
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.report(Err(Error::new(ErrorKind::Cancelled, "the request was dropped at shutdown")));
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub struct Pool {
+    /// Most threads.
+    limit: usize,
+    /// Threads that copy and inflate at the same time: more than processors gain nothing.
+    processors: usize,
+    queue: Mutex<Queue>,
+    work: Condvar,
+}
+
+/// What the lock of a pool protects.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Threads that exist.
+    workers: usize,
+    /// Threads that sleep.
+    idle: usize,
+    stopping: bool,
+}
+
+/// Threads that wait for devices at the same time, unless the configuration says otherwise.
+const WORKERS: usize = 16;
+
+impl Pool {
+    /// A queue for at most `workers` threads, 0 for the default.
+    pub fn new(workers: usize) -> Self {
+        let limit = if workers == 0 { WORKERS } else { workers };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { limit, processors, queue: Mutex::default(), work: Condvar::new() }
+    }
+
+    /// Queues a job and sees to it that somebody will take it.
+    pub fn submit(self: &Arc<Self>, job: Job, threads: &Threads) {
+        let mut queue = self.queue.lock();
+        if queue.stopping {
+            drop(queue);
+            return job.run();
+        }
+        queue.jobs.push_back(job);
+        if queue.idle >= queue.jobs.len() || queue.workers >= self.limit {
+            drop(queue);
+            self.work.notify_one();
+            return;
+        }
+        queue.workers += 1;
+        let number = queue.workers;
+        drop(queue);
+        if self.start_worker(number, threads).is_err() {
+            let mut queue = self.queue.lock();
+            queue.workers -= 1;
+            if queue.workers == 0
+                && let Some(job) = queue.jobs.pop_back()
+            {
+                drop(queue);
+                job.run();
+            }
+        }
+    }
+
+    /// Gives the job to a thread that sleeps or can still be started beside the caller's; else back.
+    pub fn try_hand_off(self: &Arc<Self>, job: Job, threads: &Threads) -> Option<Job> {
+        let queue = self.queue.lock();
+        let busy = queue.workers - queue.idle + queue.jobs.len();
+        if queue.stopping || self.processors < 2 || busy + 1 >= self.processors {
+            return Some(job);
+        }
+        drop(queue);
+        self.submit(job, threads);
+        None
+    }
+
+    fn start_worker(self: &Arc<Self>, number: usize, threads: &Threads) -> Result<()> {
+        let pool = self.clone();
+        threads.spawn(&format!("vix-io-{number}"), move || pool.work())
+    }
+
+    /// A worker's life.
+    fn work(&self) {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                drop(queue);
+                job.run();
+                queue = self.queue.lock();
+            } else if queue.stopping {
+                queue.workers -= 1;
+                return;
+            } else {
+                queue.idle += 1;
+                self.work.wait(&mut queue);
+                queue.idle -= 1;
+            }
+        }
+    }
+
+    /// Lets the workers finish what is queued and end.
+    pub fn stop(&self) {
+        self.queue.lock().stopping = true;
+        self.work.notify_all();
+    }
+}

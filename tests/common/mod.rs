@@ -1,0 +1,37 @@
+//! What the behaviour tests share. Each file is one idea:
+//!
+//! * [`abi`]: C programs against the built library;
+//! * [`vix`]: the C interface of the built library behind a thin safe wrapper;
+//! * [`child`]: running a test's body in a process of its own, because `InitEx` and `Exit` are global to a process;
+//! * [`scratch`]: folders that disappear, and peers that a machine may lack;
+//! * [`images`]: the golden and hostile images, unpacked;
+//! * [`model`]: stamped sectors and a seeded generator, so that a wrong sector says which one it is;
+//! * [`tools`]: running programs with a deadline;
+//! * [`nbd`]: nbdkit with its vddk plugin around the built library.
+//! * [`process`]: limits, identity and what a process used.
+//!
+//! Each test program uses only a part of it.
+#![allow(dead_code)]
+
+pub mod abi;
+pub mod child;
+pub mod images;
+pub mod model;
+pub mod nbd;
+pub mod process;
+pub mod scratch;
+pub mod tools;
+pub mod vix;
+
+/// Leaves the test when a program it needs is missing: the reason is printed, and with `CI=true` it is a failure.
+#[macro_export]
+macro_rules! requires {
+    ($($program:expr),+ $(,)?) => {
+        $(
+            if let Err(reason) = common::scratch::program($program) {
+                common::scratch::skip(&reason);
+                return;
+            }
+        )+
+    };
+}

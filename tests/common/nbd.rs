@@ -1,0 +1,134 @@
+//! nbdkit with its vddk plugin around the built library.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::scratch;
+use super::tools;
+use super::vix;
+
+/// The plugins the tests run, oldest first.
+pub const PLUGINS: [&str; 2] = ["nbdkit-1.42", "nbdkit-1.48"];
+
+/// Where an unpacked plugin lies; fetched by `scripts/fetch-nbdkit-plugins.sh`.
+pub fn plugin(version: &str) -> PathBuf {
+    let target = std::env::var_os("VIX_PEERS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from);
+    target.join(version).join("usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-vddk-plugin.so")
+}
+
+/// An installation tree as programs expect it: `lib64` with one file and its links.
+#[derive(Debug)]
+pub struct Installation {
+    root: TempDir,
+}
+
+impl Installation {
+    /// Made of the built library.
+    pub fn new() -> Self {
+        let root = scratch::folder();
+        let lib64 = root.path().join("lib64");
+        std::fs::create_dir(&lib64).expect("lib64");
+        let file = lib64.join("libvixDiskLib.so.8.0.3");
+        let built = vix::library_path();
+        if std::fs::hard_link(&built, &file).is_err() {
+            std::fs::copy(&built, &file).expect("copying the library");
+        }
+        for link in ["libvixDiskLib.so", "libvixDiskLib.so.8", "libvixDiskLib.so.7"] {
+            std::os::unix::fs::symlink("libvixDiskLib.so.8.0.3", lib64.join(link)).expect("a link");
+        }
+        Self { root }
+    }
+
+    /// What is given as `libdir`.
+    pub fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// Where the library lies.
+    pub fn lib64(&self) -> PathBuf {
+        self.root.path().join("lib64")
+    }
+
+    /// An nbdkit command up to and including `libdir=`; disk and parameters follow. `options` go before the plugin.
+    pub fn nbdkit<S: AsRef<std::ffi::OsStr>>(&self, plugin: &Path, options: &[S]) -> Command {
+        let mut command = Command::new("nbdkit");
+        command.args(["-f", "-U", "-"]).args(options).arg(plugin);
+        command.arg(format!("libdir={}", self.root().display()));
+        command
+    }
+}
+
+/// A running nbdkit on a socket of its own; ended by its id on drop.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    socket: PathBuf,
+    _folder: TempDir,
+}
+
+impl Server {
+    /// Serves a disk until dropped. Ready when the socket is there.
+    pub fn start(install: &Installation, plugin: &Path, options: &[&str], parameters: &[String]) -> Self {
+        let folder = scratch::folder();
+        let socket = folder.path().join("s");
+        let mut command = Command::new("nbdkit");
+        command.args(["-f", "-U"]).arg(&socket).args(options).arg(plugin);
+        command.arg(format!("libdir={}", install.root().display())).args(parameters);
+        let shown = format!("{command:?}");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("nbdkit");
+        let start = Instant::now();
+        while !socket.exists() {
+            if let Some(status) = child.try_wait().expect("waiting for nbdkit") {
+                panic!("{shown} ended early: {status}");
+            }
+            if start.elapsed() > Duration::from_secs(30) {
+                let _ = child.kill();
+                let _ = child.wait();
+                panic!("{shown} is not ready after 30 s");
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Self { child, socket, _folder: folder }
+    }
+
+    /// Its address.
+    pub fn uri(&self) -> String {
+        format!("nbd+unix:///?socket={}", self.socket.display())
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end and waits; the status must be a success.
+    #[track_caller]
+    pub fn finish(mut self) {
+        // The plugin's Exit runs on this way, so a crash in it shows as the status.
+        let id = self.child.id().to_string();
+        tools::check(Command::new("kill").args(["-TERM", &id]));
+        let (status, late) = tools::wait_within(&mut self.child, Duration::from_secs(30));
+        assert!(!late, "nbdkit does not end");
+        assert!(status.success(), "nbdkit ended with {status}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

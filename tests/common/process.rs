@@ -1,0 +1,158 @@
+//! What only system calls can do to a process: limits, identity, what it used.
+#![allow(unsafe_code)] // system calls of a test's own process
+
+use std::path::Path;
+
+/// Bounds the address space of this process.
+pub fn limit_address_space(bytes: u64) {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: a plain structure that is read.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(result, 0, "setrlimit: {}", std::io::Error::last_os_error());
+}
+
+/// True for root, to whom permission bits do not apply.
+pub fn is_root() -> bool {
+    // SAFETY: reads the identity.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Gives up root for good; permission bits apply from here on. Nothing to do for everybody else.
+pub fn drop_privileges() {
+    const NOBODY: u32 = 65534;
+    if !is_root() {
+        return;
+    }
+    // SAFETY: changes the identity of this process, which no other test shares.
+    let results =
+        unsafe { [libc::setgroups(0, std::ptr::null()), libc::setgid(NOBODY), libc::setuid(NOBODY)] };
+    assert_eq!(results, [0, 0, 0], "dropping privileges: {}", std::io::Error::last_os_error());
+}
+
+/// Gives a file or folder to the unprivileged identity.
+pub fn give_away(path: &Path) {
+    if is_root() {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("chown");
+    }
+}
+
+/// The largest resident size so far, in bytes.
+pub fn peak_resident() -> u64 {
+    kib("VmHWM:") * 1024
+}
+
+/// The resident size, in bytes.
+pub fn resident() -> u64 {
+    kib("VmRSS:") * 1024
+}
+
+fn kib(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line of /proc/self/status");
+    line.trim().trim_end_matches("kB").trim().parse().expect("a number")
+}
+
+/// Makes [`peak_resident`] start again from the present size.
+pub fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").expect("resetting the peak");
+}
+
+/// Mounts a file system of so many bytes on a folder, seen by this process alone and gone with it.
+pub fn mount_small(folder: &Path, bytes: u64) -> Result<(), String> {
+    // SAFETY: gives this process, which no other test shares, a mount table of its own.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
+        return Err(std::io::Error::last_os_error().to_string());
+    }
+    let run = |arguments: &[&str]| {
+        let outcome = super::tools::run(std::process::Command::new("mount").args(arguments));
+        if outcome.status.success() { Ok(()) } else { Err(outcome.text()) }
+    };
+    run(&["--make-rprivate", "/"])?;
+    run(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "none", folder.to_str().expect("text")])
+}
+
+/// Number of threads of this process.
+pub fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").expect("/proc").count()
+}
+
+/// Names of the threads of this process.
+pub fn thread_names() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+/// Open file descriptors of this process and what they are.
+pub fn descriptors() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc/self/fd").expect("/proc");
+    entries
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .map(|to| to.to_string_lossy().into_owned())
+        .filter(|to| !to.starts_with("/proc/"))
+        .collect()
+}
+
+/// Sends standard output and error of this process to a file; returns the old ones as files.
+pub fn capture_output(to: &std::fs::File) -> [std::fs::File; 2] {
+    use std::os::fd::AsRawFd;
+    use std::os::fd::FromRawFd;
+    [1, 2].map(|fd| {
+        // SAFETY: duplicates a descriptor of this process and puts the file in its place; the copy is owned from here.
+        unsafe {
+            let old = libc::dup(fd);
+            assert!(old >= 0, "dup");
+            assert_eq!(libc::dup2(to.as_raw_fd(), fd), fd, "dup2");
+            std::fs::File::from_raw_fd(old)
+        }
+    })
+}
+
+/// Puts standard output and error back.
+pub fn restore_output(old: [std::fs::File; 2]) {
+    use std::os::fd::AsRawFd;
+    for (fd, file) in [1, 2].into_iter().zip(old) {
+        // SAFETY: puts the saved descriptor back in its place.
+        unsafe { assert_eq!(libc::dup2(file.as_raw_fd(), fd), fd, "dup2") };
+    }
+}
+
+/// The dispositions of every signal: the handler's address, 0 for the default.
+pub fn signal_handlers() -> Vec<(i32, usize)> {
+    (1..=64)
+        .filter(|signal| *signal != libc::SIGKILL && *signal != libc::SIGSTOP)
+        .filter_map(|signal| {
+            // SAFETY: only reads the disposition into a structure of the right type.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                (libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0)
+                    .then_some((signal, action.sa_sigaction))
+            }
+        })
+        .collect()
+}
+
+/// Makes a signal act as a fresh C program has it.
+pub fn default_signal(signal: i32) {
+    // SAFETY: sets the default disposition.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+}
+
+/// Runs the closure in a fork child, which ends with its result as exit status; gives that status, or the signal negated.
+pub fn in_fork(body: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child only runs the body and leaves by _exit; the parent waits for it.
+    unsafe {
+        let pid = libc::fork();
+        assert!(pid >= 0, "fork");
+        if pid == 0 {
+            libc::alarm(20); // a child that hangs ends by SIGALRM
+            let status = body();
+            libc::_exit(status);
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid, "waitpid");
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+    }
+}
