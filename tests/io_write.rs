@@ -62,6 +62,26 @@ fn unbuffered_writes_from_unaligned_buffers_read_back() {
     });
 }
 
+/// A file system in memory may know no direct I/O.
+#[test]
+fn unbuffered_works_where_the_file_system_has_no_direct_io() {
+    let Ok(folder) = tempfile::Builder::new().prefix("vixtest-").tempdir_in("/dev/shm") else {
+        return scratch::note("there is no /dev/shm");
+    };
+    drop(folder);
+    in_child(|| {
+        let folder = tempfile::Builder::new().prefix("vixtest-").tempdir_in("/dev/shm").expect("a folder");
+        let connection = Vix::started().connect(false).expect("a connection");
+        for kind in BOTH {
+            let path = create(&connection, folder.path(), kind, 4097);
+            let disk = connection.must_open(&path, flags::UNBUFFERED);
+            disk.must_write(4000, &stamps(4000, 97, 1));
+            assert_eq!(disk.must_read(4000, 97), stamps(4000, 97, 1), "{kind:?}");
+            assert_eq!(disk.close(), code::OK);
+        }
+    });
+}
+
 #[test]
 fn refused_writes_change_nothing() {
     in_child(|| {
