@@ -325,8 +325,10 @@ mod tests {
     #[test]
     fn defaults_hold_without_a_file() {
         let config = Config::default();
-        let texts = (config.tmp_directory(), config.log_file());
-        assert_eq!((texts, config.transport_log_level()), ((None, None), 3));
+        assert_eq!(
+            (config.tmp_directory(), config.log_file(), config.transport_log_level()),
+            (None, None, 3)
+        );
         assert_eq!((config.grain_table_cache(), config.inflated_grain_cache()), (8 << 20, 4 << 20));
         assert!(config.flag(Key::VerifyCertificates) && !config.extents_outside_folder());
         assert_eq!((config.number(Key::NfcWriteTimeout), config.worker_threads()), (600_000, 0));
