@@ -326,8 +326,8 @@ mod tests {
     fn defaults_hold_without_a_file() {
         let config = Config::default();
         assert_eq!(
-            (config.tmp_directory(), config.log_file(), config.log_level()),
-            (None, None, Level::Info)
+            (config.tmp_directory(), config.log_file(), config.transport_log_level()),
+            (None, None, 3)
         );
         assert_eq!((config.grain_table_cache(), config.inflated_grain_cache()), (8 << 20, 4 << 20));
         assert!(config.flag(Key::VerifyCertificates) && !config.extents_outside_folder());

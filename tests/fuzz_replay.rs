@@ -230,6 +230,16 @@ fn mutate(data: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     data.truncate(1 << 20);
 }
 
+/// One input of one target, named by `FUZZ_INPUT=target:path`, for looking at a crash.
+#[test]
+fn the_named_input_holds() {
+    let Some(named) = std::env::var("FUZZ_INPUT").ok() else { return };
+    let (target, path) = named.split_once(':').expect("FUZZ_INPUT=target:path");
+    let (target, body) = *TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
+    let result = run(target, body, &std::fs::read(path).unwrap(), &Watchdog::new(target));
+    assert_eq!(result, Ok(()), "{named}");
+}
+
 #[test]
 fn descriptor_holds_over_its_corpus() {
     replay("descriptor");
@@ -258,6 +268,11 @@ fn sesparse_holds_over_its_corpus() {
 #[test]
 fn chain_holds_over_its_corpus() {
     replay("chain");
+}
+
+#[test]
+fn abi_calls_holds_over_its_corpus() {
+    replay("abi_calls");
 }
 
 #[test]

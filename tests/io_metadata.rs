@@ -373,7 +373,8 @@ fn values_that_do_not_fit_are_refused_and_nothing_is_lost() {
 // -------------------------------------------------------------------------------------------------- content ids
 
 fn content_id(path: &Path) -> u64 {
-    let said = check(qemu_img(["info", "-f", "vmdk", "--output=json"]).arg(path)).out();
+    // Shared: the disk may be open for writing by us.
+    let said = check(qemu_img(["info", "-U", "-f", "vmdk", "--output=json"]).arg(path)).out();
     let at = said.find("\"cid\": ").expect("a content id") + 7;
     said[at..].split([',', '\n', '}']).next().expect("a value").trim().parse().expect("a number")
 }

@@ -245,7 +245,7 @@ mod tests {
         install_panic_hook();
         assert_eq!(guard("VixDiskLib_Test", || panic!("on purpose")), VIX_E_FAIL);
         assert_eq!(take_place(), None, "the report took it");
-        let payload = caught(|| panic!("on purpose {}", 2)).unwrap_err();
+        let payload = caught(|| panic!("on purpose {}", std::hint::black_box(2))).unwrap_err();
         assert_eq!(payload.downcast_ref::<String>().unwrap(), "on purpose 2");
         assert!(take_place().unwrap().contains("src/abi/fence.rs:"));
         assert_eq!(DEPTH.get(), 0);
