@@ -7,6 +7,7 @@ use std::path::Path;
 
 use common::child::in_child;
 use common::model::is_zero;
+use common::model::stamps;
 use common::scratch;
 use common::tools;
 use common::vix;
