@@ -7,7 +7,6 @@ use std::path::Path;
 
 use common::child::in_child;
 use common::model::is_zero;
-use common::model::stamps;
 use common::scratch;
 use common::tools;
 use common::vix;
@@ -95,28 +94,6 @@ fn impossible_disks_are_refused_and_leave_nothing() {
         let result = connection.create(&folder.path().join("none/d.vmdk"), Spec::new(Kind::Sparse, 100));
         assert_eq!(result, code::FILE_NOT_FOUND, "a folder that does not exist");
         assert!(connection.create(Path::new(""), Spec::new(Kind::Sparse, 100)) != code::OK, "an empty path");
-    });
-}
-
-/// A kind that this build does not make is refused with the code that says so.
-#[test]
-fn other_kinds_work_or_are_refused_cleanly() {
-    in_child(|| {
-        let connection = Vix::started().connect(false).expect("a connection");
-        for kind in [Kind::SplitSparse, Kind::SplitFlat] {
-            let folder = scratch::folder();
-            let path = folder.path().join("d.vmdk");
-            let result = connection.create(&path, Spec::new(kind, 4096));
-            if result == code::OK {
-                let disk = connection.must_open(&path, flags::READ_WRITE);
-                disk.must_write(0, &stamps(0, 200, 1));
-                assert_eq!(disk.must_read(0, 200), stamps(0, 200, 1));
-                assert_eq!(disk.close(), code::OK);
-            } else {
-                assert_eq!(result, code::NOT_SUPPORTED, "{kind:?}");
-                assert_eq!(names(folder.path()), [] as [&str; 0], "{kind:?} leaves nothing");
-            }
-        }
     });
 }
 

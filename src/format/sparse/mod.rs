@@ -11,11 +11,12 @@
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
-//! Compressed files share [`Header`] and nothing else.
+//! The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
 
 mod body;
 mod claims;
 mod directory;
+pub mod embedded;
 mod enter;
 mod frame;
 pub mod header;
@@ -63,6 +64,19 @@ pub struct SparseOptions {
     pub name: String,
 }
 
+/// What the check of all tables found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The last writer closed the file.
+    pub closed: bool,
+    /// Grains that only one of the two tables knows; repair keeps them.
+    pub kept: u64,
+    /// Grains whose data never reached the file; repair removes them.
+    pub lost: u64,
+    /// Entries that repair changes, all kinds together.
+    pub changes: u64,
+}
+
 /// A hosted sparse extent with uncompressed grains.
 #[derive(Debug)]
 pub struct Sparse {
@@ -88,10 +102,14 @@ impl Sparse {
             return Err(Error::new(ErrorKind::NotADisk, text));
         }
         body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
-        let header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
+        let mut header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
         if header.is_compressed() || header.has_markers() {
             let text = format!("{}: compressed grains in an extent that should have none", body.name);
             return Err(Error::new(ErrorKind::UnsupportedFeature, text));
+        }
+        if options.writable && header.version <= 2 && embedded::settle(&*body.storage, &header)? {
+            body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
+            header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
         }
         let directory = Directory::new(&header);
         let tables =
@@ -105,8 +123,39 @@ impl Sparse {
         Ok(sparse)
     }
 
+    /// Checks all tables and changes nothing. Damage that repair does not mend is [`ErrorKind::NeedsRepair`]; its text says
+    /// where.
+    pub fn check(&self) -> Result<Health> {
+        let Sparse { body, directory, .. } = self;
+        let mut header = self.header.clone();
+        header.unclean = true; // what a crash explains is counted, not refused
+        Ok(self.health(&verify::survey(&header, body, directory)?))
+    }
+
+    /// Mends what a crash explains, also in a file whose last writer claims to have closed it (not every writer marks a
+    /// file as being written). The file must be open in no other way. Says what was mended.
+    pub fn repair(storage: Arc<dyn Storage>, options: &SparseOptions) -> Result<Health> {
+        let mut sparse = Sparse::open(storage, &SparseOptions { writable: false, ..options.clone() })?;
+        let closed = !sparse.header.unclean;
+        sparse.header.unclean = true;
+        let survey = sparse.survey_and_mend()?;
+        Ok(Health { closed, ..sparse.health(&survey) })
+    }
+
+    fn health(&self, survey: &verify::Survey) -> Health {
+        let changes = survey.fixes.len() + survey.orphans.len();
+        Health { closed: !self.header.unclean, kept: survey.kept, lost: survey.lost, changes: changes as u64 }
+    }
+
     /// Checks all tables before the first write, and mends what a crash left behind.
     fn open_writer(&self) -> Result<Writer> {
+        let Sparse { header, body, .. } = self;
+        let survey = self.survey_and_mend()?;
+        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
+        Ok(Writer::new(space, self.tables.limit()))
+    }
+
+    fn survey_and_mend(&self) -> Result<verify::Survey> {
         let Sparse { header, body, directory, .. } = self;
         if header.version > 2 {
             let text = format!(
@@ -120,8 +169,7 @@ impl Sparse {
             verify::mend(&survey, body, directory)?;
             self.mark(false)?;
         }
-        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
-        Ok(Writer::new(space, self.tables.limit()))
+        Ok(survey)
     }
 
     /// The header as it was at open.
