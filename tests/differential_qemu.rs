@@ -225,6 +225,27 @@ fn a_chain_of_64_links_reads_alike() {
 }
 
 #[test]
+fn a_chain_with_odd_names_reads_alike() {
+    requires!("qemu-img", "qemu-io");
+    in_child(|| {
+        let connection = Vix::started().connect(true).expect("a connection");
+        let mut rng = Rng::new(18);
+        let folder = scratch::folder();
+        let mut leaf = folder.path().join("b\u{e4}se 100%d.vmdk");
+        qemu_create(&leaf, 1000, "subformat=monolithicSparse");
+        qemu_scribble(&leaf, 1000, 5, &mut rng);
+        for name in ["\u{6f22}\u{5b57} = x.vmdk", "#1 child.vmdk"] {
+            let child = folder.path().join(name);
+            qemu_child(&child, &leaf, "");
+            qemu_scribble(&child, 1000, 5, &mut rng);
+            leaf = child;
+        }
+        compare_with_qemu(&connection, &leaf, folder.path(), &mut rng, "odd names");
+        assert_eq!(connection.must_open(&leaf, flags::READ_ONLY).info().links, 3);
+    });
+}
+
+#[test]
 fn a_moved_chain_is_found_next_to_the_child() {
     requires!("qemu-img", "qemu-io");
     in_child(|| {

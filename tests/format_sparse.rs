@@ -116,10 +116,10 @@ fn a_mismatch_of_tables_is_read_through_the_primary_ones() {
 }
 
 /// Everything a disk does with an extent; faults come back, nothing else happens.
-fn use_hostile(bytes: Vec<u8>) -> Vec<ErrorKind> {
+fn use_hostile(bytes: &[u8]) -> Vec<ErrorKind> {
     let mut kinds = Vec::new();
     for writable in [false, true] {
-        let storage = Arc::new(MemoryStorage::new("hostile.vmdk", bytes.clone()));
+        let storage = Arc::new(MemoryStorage::new("hostile.vmdk", bytes.to_vec()));
         let image = match Sparse::open(storage, &options(writable)) {
             Ok(image) => image,
             Err(e) => {
@@ -175,7 +175,7 @@ proptest! {
             let width = 1 + width % 4;
             bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
         }
-        for kind in use_hostile(bytes) {
+        for kind in use_hostile(&bytes) {
             prop_assert!(matches!(kind,
                 ErrorKind::Corrupt | ErrorKind::NotADisk | ErrorKind::UnsupportedVersion | ErrorKind::UnsupportedFeature
                 | ErrorKind::NeedsRepair | ErrorKind::NotSupported | ErrorKind::FileTooBig), "{kind:?}");

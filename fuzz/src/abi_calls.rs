@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
             VixDiskLib_FreeConnectParams(allocated);
             code
         };
-        assert!((code == OK) == !out.is_null(), "a connection and code {code}");
+        assert!((code == OK) != out.is_null(), "a connection and code {code}");
         assert_eq!(code, OK, "a local connection");
         self.connections.push((out, true));
     }
@@ -361,7 +361,7 @@ impl<'a> Run<'a> {
             VixDiskLib_Open(self.connections[c].0, self.files[f].path.as_ptr(), flags, &mut handle)
         };
         trace(|| format!("Open {c} file {f} flags {flags:#x} = {code}, disk {}", self.disks.len()));
-        assert!((code == OK) == !handle.is_null(), "a handle and code {code}");
+        assert!((code == OK) != handle.is_null(), "a handle and code {code}");
         assert!(code != OK || self.connections[c].1, "opens on a dead connection");
         if code == OK {
             self.disks.push(Disk { handle, file: f, flags, connection: c, is_open: true });
@@ -422,7 +422,7 @@ impl<'a> Run<'a> {
         let is_single = disk.flags & 2 != 0;
         let others_write = disk.flags & READ_ONLY != 0
             && self.disks.iter().any(|d| d.flags & READ_ONLY == 0 && (d.file == disk.file || disk.file == 1));
-        !is_single && !others_write && !(disk.file == 1 && self.base_was_written())
+        !(is_single || others_write || disk.file == 1 && self.base_was_written())
     }
 
     /// A parent that was written to makes its child's content undefined.
@@ -525,7 +525,7 @@ impl<'a> Run<'a> {
         // SAFETY: the place for the list is valid; the list is read within its count and freed once.
         unsafe {
             let code = VixDiskLib_QueryAllocatedBlocks(handle, start, count, chunk, &mut list);
-            assert!((code == OK) == !list.is_null(), "a list and code {code}");
+            assert!((code == OK) != list.is_null(), "a list and code {code}");
             if code == OK {
                 let i = open.expect("lists the blocks of a dead handle");
                 let blocks = std::slice::from_raw_parts(
@@ -583,7 +583,7 @@ impl<'a> Run<'a> {
         unsafe {
             let code = VixDiskLib_GetInfo(handle, &mut info);
             assert_eq!(code == OK, open.is_some(), "info gives {code}");
-            assert!((code == OK) == !info.is_null());
+            assert!((code == OK) != info.is_null());
             VixDiskLib_FreeInfo(info);
             let mode = CStr::from_ptr(VixDiskLib_GetTransportMode(handle));
             assert_eq!(mode == c"file", open.is_some(), "mode {mode:?}");
@@ -637,7 +637,7 @@ impl<'a> Run<'a> {
 
     /// Ends everything; what was written is on the disks.
     fn end(mut self) {
-        let close_first = self.steps % 2 == 0;
+        let close_first = self.steps.is_multiple_of(2);
         for i in 0..self.disks.len() {
             if close_first && self.disks[i].is_open {
                 // SAFETY: any value may be passed.

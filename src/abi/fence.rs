@@ -151,10 +151,13 @@ pub fn not_initialised() -> Error {
 
 #[inline]
 fn caught<T>(body: impl FnOnce() -> T) -> std::result::Result<T, Box<dyn Any + Send>> {
-    DEPTH.set(DEPTH.get().wrapping_add(1));
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    DEPTH.set(DEPTH.get().wrapping_sub(1));
-    outcome
+    // One look for the thread's cell: in a shared object that is a call.
+    DEPTH.with(|depth| {
+        depth.set(depth.get().wrapping_add(1));
+        let outcome = catch_unwind(AssertUnwindSafe(body));
+        depth.set(depth.get().wrapping_sub(1));
+        outcome
+    })
 }
 
 /// Says a fault to the host, once, and gives its code.

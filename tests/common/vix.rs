@@ -36,6 +36,9 @@ pub mod code {
     pub const ALREADY_EXISTS: u64 = 12;
     pub const ACCESS_ERROR: u64 = 13;
     pub const ALREADY_LOCKED: u64 = 15;
+    pub const NAME_INVALID: u64 = 22;
+    pub const FILE_TOO_BIG: u64 = 21;
+    pub const NAME_TOO_LONG: u64 = 20004;
     pub const BUFFER_TOO_SMALL: u64 = 24;
     pub const INVALID_HANDLE: u64 = 1000;
     pub const END_OF_FILE: u64 = 14005;
@@ -52,6 +55,9 @@ pub mod code {
     pub const INVALID_CONNECTION: u64 = 16054;
     pub const CORRUPT: u64 = 16062;
     pub const INVALID_DISK: u64 = 16063;
+    pub const CAPACITY_MISMATCH: u64 = 16067;
+    pub const PARENT_NOT_ALLOWED: u64 = 16068;
+    pub const ATTACH_ROOT_LINK: u64 = 16069;
     pub const ASYNC: u64 = 25000;
 }
 
@@ -76,6 +82,14 @@ pub enum Kind {
     SplitSparse = 3,
     /// Preallocated files of 2 GB.
     SplitFlat = 4,
+    /// ESX thick.
+    VmfsFlat = 5,
+    /// Compressed.
+    Stream = 6,
+    /// ESX thin.
+    VmfsThin = 7,
+    /// ESX delta.
+    VmfsSparse = 8,
 }
 
 /// Adapters.
@@ -160,12 +174,14 @@ pub struct Spec {
     pub adapter: u32,
     /// The hardware version.
     pub hw_version: u16,
+    /// Logical and physical sector size; 0 for those who do not say.
+    pub sector_sizes: (u32, u32),
 }
 
 impl Spec {
     /// A disk as nbdkit makes it by default: BusLogic, version 4.
     pub fn new(kind: Kind, capacity: u64) -> Self {
-        Self { kind, capacity, adapter: adapter::BUSLOGIC, hw_version: 4 }
+        Self { kind, capacity, adapter: adapter::BUSLOGIC, hw_version: 4, sector_sizes: (0, 0) }
     }
 }
 
@@ -255,6 +271,13 @@ pub fn library_path() -> PathBuf {
     path
 }
 
+/// Keeps the percentages that an operation reports.
+unsafe extern "C" fn note_progress(data: *mut c_void, percent: c_int) -> c_char {
+    // SAFETY: the vector that the caller below passes, alive for the call that reports.
+    unsafe { (*data.cast::<Vec<i32>>()).push(percent) };
+    1
+}
+
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
 }
@@ -335,6 +358,12 @@ impl Vix {
         let text = call!(self, "ListTransportModes", fn() -> *const c_char,);
         // SAFETY: a static text.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    }
+
+    /// `Rename`.
+    pub fn rename(&self, from: &Path, to: &Path) -> u64 {
+        let (from, to) = (c_path(from), c_path(to));
+        call!(self, "Rename", fn(*const c_char, *const c_char) -> u64, from.as_ptr(), to.as_ptr())
     }
 
     /// A local connection by `ConnectEx`, as nbdkit asks for it: an allocated, empty structure.
@@ -428,13 +457,8 @@ impl<'v> Connection<'v> {
 
     /// Creates a disk, with the percentages that were reported.
     pub fn create_watched(&self, path: &Path, spec: Spec) -> (u64, Vec<i32>) {
-        unsafe extern "C" fn progress(data: *mut c_void, percent: c_int) -> c_char {
-            // SAFETY: the vector below, alive for the call that reports.
-            unsafe { (*data.cast::<Vec<i32>>()).push(percent) };
-            1
-        }
         let mut seen: Vec<i32> = Vec::new();
-        let result = self.create_raw(path, spec, Some(progress), (&raw mut seen).cast());
+        let result = self.create_raw(path, spec, Some(note_progress), (&raw mut seen).cast());
         (result, seen)
     }
 
@@ -457,8 +481,8 @@ impl<'v> Connection<'v> {
             adapter: spec.adapter,
             hw_version: spec.hw_version,
             capacity: spec.capacity,
-            logical_sector: 0,
-            physical_sector: 0,
+            logical_sector: spec.sector_sizes.0,
+            physical_sector: spec.sector_sizes.1,
         };
         call!(
             self.vix,
@@ -470,6 +494,30 @@ impl<'v> Connection<'v> {
             progress,
             data
         )
+    }
+
+    /// `Unlink`.
+    pub fn unlink(&self, path: &Path) -> u64 {
+        let path = c_path(path);
+        call!(self.vix, "Unlink", fn(Handle, *const c_char) -> u64, self.handle, path.as_ptr())
+    }
+
+    /// `Grow`, with the percentages that were reported.
+    pub fn grow(&self, path: &Path, capacity: u64, update_geometry: bool) -> (u64, Vec<i32>) {
+        let path = c_path(path);
+        let mut seen: Vec<i32> = Vec::new();
+        let result = call!(
+            self.vix,
+            "Grow",
+            fn(Handle, *const c_char, u64, c_char, Option<ProgressFn>, *mut c_void) -> u64,
+            self.handle,
+            path.as_ptr(),
+            capacity,
+            c_char::from(update_geometry),
+            Some(note_progress),
+            (&raw mut seen).cast()
+        );
+        (result, seen)
     }
 
     /// `Disconnect`, with its result.
@@ -751,6 +799,33 @@ impl Disk<'_> {
         };
         call!(self.vix, "FreeInfo", fn(*mut RawInfo), raw);
         copy
+    }
+
+    /// `CreateChild`, with the percentages that were reported.
+    pub fn create_child(&self, path: &Path, kind: Kind) -> (u64, Vec<i32>) {
+        let path = c_path(path);
+        let mut seen: Vec<i32> = Vec::new();
+        let result = call!(
+            self.vix,
+            "CreateChild",
+            fn(Handle, *const c_char, u32, Option<ProgressFn>, *mut c_void) -> u64,
+            self.handle,
+            path.as_ptr(),
+            kind as u32,
+            Some(note_progress),
+            (&raw mut seen).cast()
+        );
+        (result, seen)
+    }
+
+    /// `IsAttachPossible` with this disk as the parent.
+    pub fn is_attach_possible(&self, child: &Disk<'_>) -> u64 {
+        call!(self.vix, "IsAttachPossible", fn(Handle, Handle) -> u64, self.handle, child.handle)
+    }
+
+    /// `Attach` with this disk as the parent.
+    pub fn attach(&self, child: &Disk<'_>) -> u64 {
+        call!(self.vix, "Attach", fn(Handle, Handle) -> u64, self.handle, child.handle)
     }
 
     /// `GetTransportMode`.

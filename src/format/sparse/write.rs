@@ -119,11 +119,12 @@ impl Work {
         }
     }
 
-    /// Changes `entries` of a table to what the reservations that are being entered make of it.
-    pub fn overlay(&self, table: u32, grain: u64, entries: &mut [u32]) {
+    /// Changes `entries` of a table, of which the first is entry `first`, to what the reservations that are being entered
+    /// make of it.
+    pub fn overlay(&self, table: u32, first: usize, grain: u64, entries: &mut [u32]) {
         for r in self.reserved.iter().filter(|r| r.entering && r.table() == table) {
             for (index, value) in r.entries(grain) {
-                if let Some(entry) = entries.get_mut(index) {
+                if let Some(entry) = index.checked_sub(first).and_then(|index| entries.get_mut(index)) {
                     *entry = value;
                 }
             }
