@@ -11,9 +11,13 @@
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
-//! The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
+//! [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
 
 mod body;
+pub mod check;
+mod check_entries;
+mod check_repair;
+mod check_tables;
 mod claims;
 mod directory;
 pub mod embedded;
