@@ -16,6 +16,7 @@
 mod body;
 mod claims;
 mod directory;
+mod embedded;
 mod enter;
 mod frame;
 pub mod header;
@@ -48,6 +49,7 @@ use crate::format::sparse::write::Writer;
 use crate::logging::Log;
 use crate::storage::Storage;
 
+pub use embedded::replace_descriptor;
 pub use header::Header;
 
 /// How to open a sparse extent.
