@@ -11,6 +11,7 @@ use crate::format::create::DiskType;
 use crate::format::create::Layout;
 use crate::format::create::NewFile;
 use crate::format::create::NewIdentity;
+use crate::format::stream::write;
 use crate::session::library::Library;
 use crate::storage::Storage;
 use crate::storage::file::FileStorage;
@@ -52,6 +53,7 @@ fn layout_of(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<La
     match spec.disk_type {
         DiskType::MonolithicSparse => create::monolithic_sparse(spec, name, identity),
         DiskType::MonolithicFlat => create::monolithic_flat(spec, name, identity),
+        DiskType::StreamOptimized => write::stream_optimized(spec, name, identity),
         other => {
             Err(Error::new(ErrorKind::NotSupported, format!("disks of type {other:?} cannot be made yet")))
         }
