@@ -10,7 +10,7 @@ mkdir -p "$(dirname "$log")"
 # Passing tests print too: those that are skipped say why.
 "${CARGO:-cargo}" test --locked --no-fail-fast "$@" -- --show-output 2>&1 | tee "$log" \
     | grep --line-buffered -E '^ +Running |^test .* (FAILED|has been running)|^test result|^(warning|error)' \
-    | sed -u -E 's/^ +Running/Running/; s/ finished in /, /'
+    | sed -u -E 's/^ +Running/Running/; s/; finished in /, /'
 status=${PIPESTATUS[0]}
 
 if [ "$status" -ne 0 ]; then
@@ -19,7 +19,8 @@ if [ "$status" -ne 0 ]; then
     awk '/^failures:$/ { show = !show_names; show_names = !show_names } /^test result/ { show = 0; show_names = 0 } show' "$log"
     grep -E -A12 '^error' "$log" | head -n 60
 fi
-skipped=$(grep -E '^(SKIP|skipped:|skip:)' "$log" | sort | uniq -c | sort -rn)
+# A skipped test says so past the harness, so its line may stand behind something else.
+skipped=$(grep -oE '(^| )skipped:? .+' "$log" | sort | uniq -c | sort -rn)
 if [ -n "$skipped" ]; then
     echo
     echo 'skipped, with how often and why:'
@@ -27,7 +28,7 @@ if [ -n "$skipped" ]; then
 fi
 
 echo
-awk -v skipped="$(grep -c -E '^(SKIP|skipped:|skip:)' "$log")" -v status="$status" '
+awk -v skipped="$(grep -cE '(^| )skipped:? .+' "$log")" -v status="$status" '
     /^test result/ { passed += $4; failed += $6 }
     END {
         printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped

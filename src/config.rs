@@ -7,8 +7,6 @@
 
 use std::path::Path;
 
-use crate::logging::Level;
-
 /// A setting. Names, defaults and bounds stand in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -226,17 +224,6 @@ impl Config {
         self.number(Key::TransportLogLevel)
     }
 
-    /// The least important lines that are said.
-    pub fn log_level(&self) -> Level {
-        match self.transport_log_level() {
-            0 => Level::Panic,
-            1 => Level::Error,
-            2 => Level::Warning,
-            3 | 4 => Level::Info,
-            _ => Level::Debug,
-        }
-    }
-
     /// Extents of a descriptor may live outside its folder.
     pub fn extents_outside_folder(&self) -> bool {
         self.flag(Key::ExtentsOutsideFolder)
@@ -326,14 +313,19 @@ mod tests {
 
     #[test]
     fn every_form_of_a_line_is_read() {
-        let config = clean(
-            "\u{feff}# comment\r\n\r\n tmpDirectory=\"/tmp/a b # c\" # why\r\n\
-             VIXDISKLIB.transport.loglevel = 5 # more\nVixDiskLib.nfcAio.Session.BufSizeIn64K=16\n\
-             vixDiskLib.linuxSSL.verifyCertificates = \"0\"\nlog.fileName = my#1.log",
-        );
+        let lines = [
+            "\u{feff}# comment\r",
+            "\r",
+            " tmpDirectory=\"/tmp/a b # c\" # why\r",
+            "VIXDISKLIB.transport.loglevel = 5 # more",
+            "VIXDISKLIB.nfcAio.Session.BufSizeIn64K=16",
+            "vixDiskLib.linuxSSL.verifyCertificates = \"0\"",
+            "log.fileName = my#1.log",
+        ];
+        let config = clean(&lines.join("\n"));
         assert_eq!(config.tmp_directory(), Some(Path::new("/tmp/a b # c")));
         assert_eq!(config.log_file(), Some(Path::new("my#1.log")));
-        assert_eq!((config.transport_log_level(), config.log_level()), (5, Level::Debug));
+        assert_eq!(config.transport_log_level(), 5);
         assert_eq!(config.number(Key::AioBufferSize), 16);
         assert!(!config.flag(Key::VerifyCertificates));
     }
@@ -342,8 +334,8 @@ mod tests {
     fn defaults_hold_without_a_file() {
         let config = Config::default();
         assert_eq!(
-            (config.tmp_directory(), config.log_file(), config.log_level()),
-            (None, None, Level::Info)
+            (config.tmp_directory(), config.log_file(), config.transport_log_level()),
+            (None, None, 3)
         );
         assert_eq!((config.grain_table_cache(), config.inflated_grain_cache()), (8 << 20, 4 << 20));
         assert!(config.flag(Key::VerifyCertificates) && !config.extents_outside_folder());
@@ -363,7 +355,7 @@ mod tests {
              vixDiskLib.transport.LogLevel=-1\nvixDiskLib.disklib.EnableCache=maybe",
         );
         assert_eq!(complaints.len(), 6, "{complaints:?}");
-        assert_eq!((config.grain_table_cache(), config.log_level()), (8 << 20, Level::Info));
+        assert_eq!((config.grain_table_cache(), config.transport_log_level()), (8 << 20, 3));
         let flood: String = (0..1000).map(|i| format!("k{i}=1\n")).collect();
         assert_eq!(Config::parse(&flood).1.len(), MOST_COMPLAINTS + 1);
     }

@@ -26,6 +26,7 @@ use fuzz_bodies::images::SparseSpec;
 use fuzz_bodies::images::StreamLayout;
 use fuzz_bodies::limits::Counting;
 use fuzz_bodies::limits::measured;
+use fuzz_bodies::limits::said;
 use fuzz_bodies::oracle;
 use fuzz_bodies::oracle::Oracle;
 use fuzz_bodies::oracle::Want;
@@ -177,7 +178,7 @@ impl Format {
             for value in images::nasty_values(built.value(field), field.width) {
                 let result = std::panic::catch_unwind(|| self.spoilt(built, field, value, *leads, tally));
                 if let Err(cause) = result {
-                    let text = cause.downcast_ref::<String>().cloned().unwrap_or_default();
+                    let text = said(&*cause);
                     complaints.push(format!("{} = {value:#x}: {text}", field.name));
                 }
             }

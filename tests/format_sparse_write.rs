@@ -309,6 +309,27 @@ fn repair_is_told() {
 }
 
 #[test]
+fn repair_mends_what_opening_for_writing_refuses() {
+    let layout = Layout::new(128 * 1500, 128);
+    let mut bytes = layout.blank();
+    bytes.resize(bytes.len() + 65536, 7);
+    put_u32(&mut bytes, layout.rgt(), (layout.data() / 512) as u32);
+    let storage = memory(bytes.clone());
+    assert_eq!(open(&storage, true).unwrap_err().kind(), ErrorKind::NeedsRepair);
+    let found = open(&storage, false).unwrap().check().unwrap();
+    assert_eq!((found.closed, found.kept, found.lost, found.changes), (true, 1, 0, 1));
+    assert!(storage.snapshot() == bytes, "a check changes nothing");
+    assert_eq!(Sparse::repair(storage.clone(), &options(true)).unwrap(), found);
+    let image = open(&storage, true).unwrap();
+    assert_eq!(image.check().unwrap().changes, 0);
+    assert!(matches!(image.map(0, 512).unwrap().0, Mapping::Data { .. }));
+    put_u32(&mut bytes, layout.gt(), (layout.data() / 512) as u32 + 1);
+    let storage = memory(bytes.clone());
+    assert_eq!(Sparse::repair(storage.clone(), &options(true)).unwrap_err().kind(), ErrorKind::NeedsRepair);
+    assert!(storage.snapshot() == bytes, "what is beyond repair is left alone");
+}
+
+#[test]
 fn a_damaged_directory_is_bypassed_for_reading_with_one_line() {
     let layout = Layout::new(128 * 1500, 128);
     let storage = memory(layout.blank());
@@ -344,7 +365,7 @@ fn golden_images_can_be_written() {
         let storage = memory(bytes);
         let image = open(&storage, true).unwrap();
         let mut model = read_all(&image, None).unwrap();
-        for (i, at) in (0..model.len() as u64 - 3000).step_by(100_000).enumerate() {
+        for (i, at) in (0..model.len() as u64 - 3000).step_by(30_000).enumerate() {
             let data = pattern(at, 3000, i as u8);
             write(&image, None, at, &data, false).unwrap();
             model[at as usize..at as usize + 3000].copy_from_slice(&data);
@@ -393,25 +414,46 @@ fn a_small_cache_changes_nothing() {
 }
 
 #[test]
+fn a_grain_that_is_being_made_makes_others_wait() {
+    for deferred in [false, true] {
+        let storage = memory(Layout::new(128 * 100, 128).blank());
+        let image = open(&storage, true).unwrap();
+        let first = image.prepare(65536 * 3, 65536 * 2).unwrap().unwrap();
+        let before = image.prepare(65536, 65536 * 10).unwrap().unwrap();
+        assert_eq!(before.grains, 65536..65536 * 3, "it ends where the other begins");
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let (image, sender) = (&image, told);
+            scope.spawn(move || sender.send(image.prepare(65536 * 4, 512).unwrap().is_none()));
+            assert!(tell.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "it must wait");
+            image.commit(first, deferred).unwrap();
+            assert!(tell.recv().unwrap(), "it is told to look again");
+            image.abandon(before);
+        });
+        assert!(matches!(image.map(65536 * 4, 512).unwrap().0, Mapping::Data { .. }));
+    }
+}
+
+#[test]
 fn threads_that_want_the_same_grains_get_them_one_at_a_time() {
-    let layout = Layout::new(8 * 3000, 8);
+    let layout = Layout::new(8 * 2000, 8);
     for deferred in [false, true] {
         let storage = memory(layout.blank());
         let image = open(&storage, true).unwrap();
+        let start = std::sync::Barrier::new(8);
         std::thread::scope(|scope| {
             for thread in 0..8u64 {
-                let image = &image;
+                let (image, start) = (&image, &start);
                 scope.spawn(move || {
                     // Each thread owns every eighth sector, so all of them meet in every grain.
-                    let mut seed = thread + 1;
-                    for _ in 0..2 {
-                        for i in 0..3000u64 {
-                            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                            let sector = (i * 8) + thread;
-                            write(image, None, sector * 512, &[thread as u8 + 1; 512], deferred).unwrap();
-                            if seed >> 60 == 0 {
-                                image.publish().unwrap();
-                            }
+                    for i in 0..2000u64 {
+                        if i % 4 == 0 {
+                            start.wait();
+                        }
+                        let sector = (i * 8) + thread;
+                        write(image, None, sector * 512, &[thread as u8 + 1; 512], deferred).unwrap();
+                        if i % 97 == thread {
+                            image.publish().unwrap();
                         }
                     }
                 });
@@ -434,7 +476,7 @@ fn threads_that_want_the_same_grains_get_them_one_at_a_time() {
                 "sector {sector}, deferred {deferred}"
             );
         }
-        assert_eq!(storage.size().unwrap(), layout.data() + 3000 * 4096, "no grain was allocated twice");
+        assert_eq!(storage.size().unwrap(), layout.data() + 2000 * 4096, "no grain was allocated twice");
     }
 }
 

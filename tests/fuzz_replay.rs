@@ -20,6 +20,7 @@ use std::time::Instant;
 use fuzz_bodies::TARGETS;
 use fuzz_bodies::limits::Counting;
 use fuzz_bodies::limits::measured;
+use fuzz_bodies::limits::said;
 
 /// No input may take longer than this.
 const SLOWEST: Duration = Duration::from_secs(10);
@@ -108,10 +109,7 @@ fn run(target: &'static str, body: fn(&[u8]), data: &[u8], watchdog: &Watchdog) 
     let (result, cost) = measured(|| std::panic::catch_unwind(AssertUnwindSafe(|| body(data))));
     watchdog.end();
     match result {
-        Err(cause) => {
-            let text = cause.downcast_ref::<String>().map(String::as_str);
-            Err(format!("panics: {}", text.or(cause.downcast_ref::<&str>().copied()).unwrap_or("?")))
-        }
+        Err(cause) => Err(format!("panics: {}", said(&*cause))),
         Ok(()) if cost.time > SLOWEST => Err(format!("takes {:?}", cost.time)),
         Ok(()) if cost.memory > most_memory(target) => {
             Err(format!("holds {} MiB at once", cost.memory >> 20))
@@ -232,6 +230,16 @@ fn mutate(data: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     data.truncate(1 << 20);
 }
 
+/// One input of one target, named by `FUZZ_INPUT=target:path`, for looking at a crash.
+#[test]
+fn the_named_input_holds() {
+    let Some(named) = std::env::var("FUZZ_INPUT").ok() else { return };
+    let (target, path) = named.split_once(':').expect("FUZZ_INPUT=target:path");
+    let (target, body) = *TARGETS.iter().find(|(name, _)| *name == target).expect("a target");
+    let result = run(target, body, &std::fs::read(path).unwrap(), &Watchdog::new(target));
+    assert_eq!(result, Ok(()), "{named}");
+}
+
 #[test]
 fn descriptor_holds_over_its_corpus() {
     replay("descriptor");
@@ -260,6 +268,11 @@ fn sesparse_holds_over_its_corpus() {
 #[test]
 fn chain_holds_over_its_corpus() {
     replay("chain");
+}
+
+#[test]
+fn abi_calls_holds_over_its_corpus() {
+    replay("abi_calls");
 }
 
 #[test]

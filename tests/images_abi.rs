@@ -426,7 +426,7 @@ fn hostile_images_lead_to_errors_in_bounded_time_and_memory() {
     in_child_within(Duration::from_secs(30), || {
         let unpacked = Images::find().unpack("vmdk/hostile/afl9.vmdk");
         let vix = Vix::started();
-        limit_memory(HEADROOM);
+        common::process::limit_address_space(common::process::address_space() + HEADROOM);
         let mut wrong = Vec::new();
         for (name, wanted) in HOSTILE {
             let started = std::time::Instant::now();
@@ -546,12 +546,4 @@ fn expect_code(verb: &str, got: u64, codes: &[u64]) -> Result<(), String> {
         };
     }
     Err(format!("{verb} = {got}, expected one of {codes:?}\n{}", vix::log_text()))
-}
-
-/// Lets this process have at most so much more address space.
-fn limit_memory(more: u64) {
-    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
-    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).expect("VmSize");
-    let kib: u64 = size.trim().trim_end_matches(" kB").trim().parse().expect("a number");
-    common::process::limit_address_space(kib * 1024 + more);
 }

@@ -206,3 +206,54 @@ fn the_overhead_of_a_full_sparse_disk_is_small() {
         tools::qemu_check(&path);
     });
 }
+
+/// Names with blanks, per cent signs, letters of the world and bytes that are no text: they work, or are refused and leave
+/// nothing. A quote cannot stand in a descriptor.
+#[test]
+fn odd_names_work_or_are_refused_cleanly() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        let must: [&[u8]; 5] = [
+            b"with blank.vmdk",
+            b"100%s%n.vmdk",
+            "gr\u{fc}n \u{6f22}.vmdk".as_bytes(),
+            b"no-extension",
+            b"-dash.vmdk",
+        ];
+        let may: [&[u8]; 4] = [b"quo\"te.vmdk", b"\xff\xfe.vmdk", b"new\nline.vmdk", b"tab\t.vmdk"];
+        for (name, required) in must.map(|n| (n, true)).into_iter().chain(may.map(|n| (n, false))) {
+            for kind in [Kind::Sparse, Kind::Flat] {
+                let folder = scratch::folder();
+                let path = folder.path().join(OsStr::from_bytes(name));
+                vix::forget_log();
+                let result = connection.create(&path, Spec::new(kind, 1000));
+                if result != code::OK {
+                    assert!(!required, "{kind:?} {path:?}: {result}\n{}", vix::log_text());
+                    assert_eq!(names(folder.path()), [] as [&str; 0], "{path:?} leaves nothing");
+                    continue;
+                }
+                let disk = connection.must_open(&path, flags::READ_WRITE);
+                disk.must_write(3, &stamps(3, 200, 1));
+                assert_eq!(disk.close(), code::OK);
+                let disk = connection.must_open(&path, flags::READ_ONLY);
+                assert_eq!(disk.must_read(3, 200), stamps(3, 200, 1), "{kind:?} {path:?}");
+                assert_eq!(disk.close(), code::OK);
+                if name.contains(&b'%') {
+                    let log = vix::log_text();
+                    assert!(log.contains("100%s%n.vmdk"), "the log shows the name as it is: {log}");
+                }
+            }
+        }
+        // A relative path, seen from the working directory of the process.
+        let folder = scratch::folder();
+        std::env::set_current_dir(folder.path()).expect("the folder");
+        connection.must_create(Path::new("r.vmdk"), Spec::new(Kind::Flat, 100));
+        let disk = connection.must_open(Path::new("./r.vmdk"), flags::READ_WRITE);
+        disk.must_write(0, &stamps(0, 100, 1));
+        assert_eq!(disk.close(), code::OK);
+        let disk = connection.must_open(&folder.path().join("r.vmdk"), flags::READ_ONLY);
+        assert_eq!(disk.must_read(0, 100), stamps(0, 100, 1));
+    });
+}

@@ -373,7 +373,8 @@ fn values_that_do_not_fit_are_refused_and_nothing_is_lost() {
 // -------------------------------------------------------------------------------------------------- content ids
 
 fn content_id(path: &Path) -> u64 {
-    let said = check(qemu_img(["info", "-f", "vmdk", "--output=json"]).arg(path)).out();
+    // Shared: the disk may be open for writing by us.
+    let said = check(qemu_img(["info", "-U", "-f", "vmdk", "--output=json"]).arg(path)).out();
     let at = said.find("\"cid\": ").expect("a content id") + 7;
     said[at..].split([',', '\n', '}']).next().expect("a value").trim().parse().expect("a number")
 }
@@ -414,4 +415,47 @@ fn the_content_id_changes_with_content_and_with_nothing_else() {
             assert_eq!(disk.close(), code::OK);
         }
     });
+}
+
+/// qemu writes the number without leading zeros, so one disk in sixteen has fewer than eight digits.
+#[test]
+fn a_content_id_of_few_digits_is_read_and_replaced() {
+    requires!("qemu-img");
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        for (kind, id) in
+            [(Kind::Sparse, "abcdef1"), (Kind::Sparse, "7"), (Kind::Flat, "abcdef1"), (Kind::Flat, "0")]
+        {
+            let folder = scratch::folder();
+            let path = folder.path().join("d.vmdk");
+            connection.must_create(&path, Spec::new(kind, 4096));
+            set_content_id(&path, id);
+            assert_eq!(content_id(&path), u64::from_str_radix(id, 16).expect("hex"));
+            let disk = connection.must_open(&path, flags::READ_WRITE);
+            let before = all_metadata(&disk);
+            disk.must_write(9, &stamps(9, 3, 1));
+            assert_eq!(disk.close(), code::OK, "{kind:?}, {id}");
+            assert_ne!(content_id(&path), u64::from_str_radix(id, 16).expect("hex"), "{kind:?}, {id}");
+            let disk = connection.must_open(&path, flags::READ_ONLY);
+            assert_eq!(disk.must_read(9, 3), stamps(9, 3, 1));
+            assert_eq!(without_content_id(all_metadata(&disk)), without_content_id(before));
+            assert_eq!(disk.close(), code::OK);
+            tools::qemu_check(&path);
+        }
+    });
+}
+
+/// Puts another content id into a descriptor, text or embedded, keeping the length of an embedded one.
+fn set_content_id(path: &Path, id: &str) {
+    let mut bytes = std::fs::read(path).expect("the disk");
+    let at = bytes.windows(5).position(|part| part == b"\nCID=").expect("a content id") + 5;
+    let embedded = bytes.starts_with(b"KDMV");
+    let end = at + bytes[at..].iter().position(|b| *b == b'\n').expect("the end of the line");
+    let removed = end - at - id.len();
+    bytes.splice(at..end, id.bytes());
+    if embedded {
+        // The descriptor's area is padded with NUL up to sector 21.
+        bytes.splice(21 * 512 - removed..21 * 512 - removed, std::iter::repeat_n(0, removed));
+    }
+    std::fs::write(path, bytes).expect("the disk");
 }

@@ -79,7 +79,8 @@ fn exports(library: &Path) -> Vec<String> {
         .filter_map(|line| {
             let fields: Vec<_> = line.split_whitespace().collect();
             let [number, _, _, _, bind, _, section, name, ..] = fields.as_slice() else { return None };
-            let defined = number.ends_with(':') && *bind != "LOCAL" && *section != "UND";
+            let defined =
+                number.trim_end_matches(':').parse::<u32>().is_ok() && *bind != "LOCAL" && *section != "UND";
             defined.then(|| (*name).to_owned())
         })
         .collect();

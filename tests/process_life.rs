@@ -471,7 +471,7 @@ fn no_signal_handler_and_no_process_state_changes() {
         process::default_signal(libc::SIGPIPE);
         let state = || {
             let folder = std::env::current_dir().expect("a folder");
-            let mask = std::fs::read_to_string("/proc/self/status").expect("/proc");
+            let mask = std::fs::read_to_string("/proc/thread-self/status").expect("/proc");
             let lines = ["Umask:", "SigBlk:", "SigIgn:", "SigCgt:"];
             let mask: Vec<String> =
                 mask.lines().filter(|l| lines.iter().any(|n| l.starts_with(n))).map(str::to_owned).collect();

@@ -63,6 +63,31 @@ fn a_second_writer_of_this_process_is_refused() {
     });
 }
 
+/// The same disk by another name, which has another lock folder.
+#[test]
+fn a_second_writer_through_a_link_is_refused() {
+    in_child(|| {
+        let folder = scratch::folder();
+        let connection = Vix::started().connect(false).expect("a connection");
+        let path = sample(&connection, folder.path(), Kind::Sparse);
+        let first = connection.must_open(&path, flags::READ_WRITE);
+        let other = folder.path().join("other");
+        std::fs::create_dir(&other).expect("a folder");
+        let links = [other.join("soft.vmdk"), other.join("hard.vmdk")];
+        std::os::unix::fs::symlink(&path, &links[0]).expect("a symbolic link");
+        std::fs::hard_link(&path, &links[1]).expect("a hard link");
+        for link in &links {
+            assert_eq!(
+                connection.open(link, flags::READ_WRITE).err(),
+                Some(code::ALREADY_LOCKED),
+                "{link:?}"
+            );
+        }
+        first.must_write(0, &stamps(0, 1, 2));
+        assert_eq!(first.close(), code::OK);
+    });
+}
+
 const DISK: &str = "VIX_LOCK_DISK";
 
 #[test]

@@ -100,7 +100,7 @@ fn in_one_go(disk: &Disk, sectors: &[Option<[u8; 512]>]) {
             }
         }
         Err(e) => {
-            assert!(sectors.iter().any(Option::is_none), "every sector reads alone, but not together: {e}")
+            assert!(sectors.iter().any(Option::is_none), "every sector reads alone, but not together: {e}");
         }
     }
 }

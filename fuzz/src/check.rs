@@ -47,7 +47,8 @@ pub fn faults(oracle: &dyn Oracle) -> u64 {
 pub fn windows(oracle: &dyn Oracle) -> Vec<Range<u64>> {
     let (sectors, table) = (oracle.sectors(), oracle.table_sectors());
     if sectors <= WHOLE {
-        return vec![0..sectors];
+        let whole = 0..sectors;
+        return vec![whole];
     }
     let places = [0, table, 2 * table, sectors / table * table, sectors / 2, sectors];
     let all = places

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each user takes a part of it")]
 #![allow(clippy::unwrap_used, reason = "a broken assumption of a test shall panic")]
 
+pub mod abi_calls;
 pub mod chain;
 pub mod check;
 pub mod extents;
@@ -27,4 +28,5 @@ pub const TARGETS: &[Target] = &[
     ("cowd", extents::cowd),
     ("sesparse", extents::sesparse),
     ("chain", chain::chain),
+    ("abi_calls", abi_calls::abi_calls),
 ];

@@ -50,6 +50,15 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
+/// What a caught panic said.
+pub fn said(cause: &(dyn std::any::Any + Send)) -> &str {
+    cause
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or(cause.downcast_ref::<&str>().copied())
+        .unwrap_or("?")
+}
+
 /// What a piece of work cost.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {

@@ -129,7 +129,7 @@ impl Header {
         let table = match (primary, redundant) {
             (Some(p), _) if good(p) => p,
             (_, Some(r)) if good(r) => r,
-            (Some(0), _) => return Ok(None),
+            (Some(0), _) | (None, Some(0)) => return Ok(None),
             _ => return Err(()),
         };
         Ok(Some(table * 512 + grain % 512 * 4))

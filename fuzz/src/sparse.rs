@@ -82,7 +82,7 @@ fn write_sector(image: &Sparse, lba: u64) -> Result<Option<Range<u64>>> {
     assert!(sectors.contains(&lba), "a reservation for another place: {:?}", pending.grains);
     let content: Vec<u8> = sectors.clone().flat_map(|lba| pattern(9, lba)).collect();
     match pending.storage.write_at(&content, pending.offset) {
-        Ok(()) => image.commit(pending, lba % 2 == 0)?,
+        Ok(()) => image.commit(pending, lba.is_multiple_of(2))?,
         Err(e) => {
             image.abandon(pending);
             return Err(e);

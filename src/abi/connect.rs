@@ -231,10 +231,11 @@ pub unsafe extern "C" fn VixDiskLib_GetConnectParams(
     connection: VixDiskLibConnection,
     connectParams: *mut *mut VixDiskLibConnectParams,
 ) -> VixError {
+    // SAFETY: forwarded from this function's contract.
+    unsafe { args::clear(connectParams, std::ptr::null_mut()) };
     on_connection("VixDiskLib_GetConnectParams", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(connectParams, "connectParams") }?;
-        out.set(std::ptr::null_mut());
         out.set(params::copy(connection.params())?);
         Ok(())
     })

@@ -32,16 +32,9 @@ use crate::threads;
 thread_local! {
     /// Exported functions that this thread is inside of. A plain cell: `atexit` handlers come here.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Where the last panic of this thread was.
-    static PLACE: Cell<Place> = const { Cell::new(Place { file: [0; 64], len: 0, line: 0 }) };
-}
-
-/// A place in the source, copied out of the panic hook without allocating.
-#[derive(Clone, Copy)]
-struct Place {
-    file: [u8; 64],
-    len: usize,
-    line: u32,
+    /// Where the last panic of this thread was: the address of a boxed `String`, 0 for none. A number, so that the thread
+    /// need not live for it.
+    static PLACE: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Runs the body of an exported function: panics end here, a fault is reported and becomes its code.
@@ -158,10 +151,13 @@ pub fn not_initialised() -> Error {
 
 #[inline]
 fn caught<T>(body: impl FnOnce() -> T) -> std::result::Result<T, Box<dyn Any + Send>> {
-    DEPTH.set(DEPTH.get().wrapping_add(1));
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    DEPTH.set(DEPTH.get().wrapping_sub(1));
-    outcome
+    // One look for the thread's cell: in a shared object that is a call.
+    DEPTH.with(|depth| {
+        depth.set(depth.get().wrapping_add(1));
+        let outcome = catch_unwind(AssertUnwindSafe(body));
+        depth.set(depth.get().wrapping_sub(1));
+        outcome
+    })
 }
 
 /// Says a fault to the host, once, and gives its code.
@@ -179,14 +175,9 @@ fn report_panic(name: &str, payload: &(dyn Any + Send)) -> VixError {
         (None, Some(text)) => text.as_str(),
         (None, None) => "no message",
     };
-    let place = PLACE.get();
-    let file = String::from_utf8_lossy(place.file.get(..place.len).unwrap_or_default()).into_owned();
+    let place = take_place().unwrap_or_else(|| "an unknown place".to_owned());
     say(Level::Error, || {
-        let line = place.line;
-        format!(
-            "VixDiskLib: {name}: a defect of the library at {file}:{line}: {what}. Error 1 ({})",
-            text_of(1)
-        )
+        format!("VixDiskLib: {name}: a defect of the library at {place}: {what}. Error 1 ({})", text_of(1))
     });
     VIX_E_FAIL
 }
@@ -233,13 +224,41 @@ pub fn install_panic_hook() {
 }
 
 fn remember(info: &PanicHookInfo<'_>) {
-    let Some(location) = info.location() else { return };
-    let mut place = Place { file: [0; 64], len: 0, line: location.line() };
-    let file = location.file().as_bytes();
-    let end = file.get(file.len().saturating_sub(place.file.len())..).unwrap_or_default();
-    place.len = end.len();
-    if let Some(room) = place.file.get_mut(..end.len()) {
-        room.copy_from_slice(end);
-    }
+    let place = info.location().map_or_else(String::new, ToString::to_string);
+    let place = Box::into_raw(Box::new(place)).expose_provenance();
+    drop(take_place());
     PLACE.set(place);
+}
+
+fn take_place() -> Option<String> {
+    let place: *mut String = std::ptr::with_exposed_provenance_mut(PLACE.replace(0));
+    if place.is_null() {
+        return None;
+    }
+    // SAFETY: made by `remember` on this thread, and out of the cell now.
+    Some(*unsafe { Box::from_raw(place) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_becomes_code_1_and_its_place_is_known() {
+        install_panic_hook();
+        assert_eq!(guard("VixDiskLib_Test", || panic!("on purpose")), VIX_E_FAIL);
+        assert_eq!(take_place(), None, "the report took it");
+        let payload = caught(|| panic!("on purpose {}", std::hint::black_box(2))).unwrap_err();
+        assert_eq!(payload.downcast_ref::<String>().unwrap(), "on purpose 2");
+        assert!(take_place().unwrap().contains("src/abi/fence.rs:"));
+        assert_eq!(DEPTH.get(), 0);
+    }
+
+    #[test]
+    fn a_fault_becomes_its_code_and_success_zero() {
+        assert_eq!(guard("VixDiskLib_Test", || Ok(())), 0);
+        assert_eq!(guard("VixDiskLib_Test", || Err(not_initialised())), 16001);
+        assert_eq!(guard_value("VixDiskLib_Test", 7, || Err(not_initialised())), 7);
+        assert_eq!(guard_value("VixDiskLib_Test", 7, || Ok(8)), 8);
+    }
 }

@@ -81,7 +81,7 @@ impl HostSink {
         self.log.replace(functions.log);
         self.warn.replace(functions.warn);
         self.panic.replace(functions.panic);
-        self.threshold.store(rank(config.log_level()), Ordering::Relaxed);
+        self.threshold.store(rank(least_important(config)), Ordering::Relaxed);
     }
 
     /// Says nothing more, and returns when no other thread is inside a host function.
@@ -130,6 +130,17 @@ impl Sink for HostSink {
 
     fn wants(&self, level: Level) -> bool {
         rank(level) <= self.threshold.load(Ordering::Relaxed)
+    }
+}
+
+/// The configuration's levels are panic, error, warning, audit, info, verbose, trivia.
+fn least_important(config: &Config) -> Level {
+    match config.transport_log_level() {
+        0 => Level::Panic,
+        1 => Level::Error,
+        2 => Level::Warning,
+        3 | 4 => Level::Info,
+        _ => Level::Debug,
     }
 }
 

@@ -29,6 +29,9 @@ use crate::session::OpenDisk;
 /// The state of this process, NULL before its first use.
 static PROCESS: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
 
+/// The parent's state in a child of `fork`: not used, not freed, but known, so that nobody takes it for lost memory.
+static INHERITED: AtomicPtr<Process> = AtomicPtr::new(ptr::null_mut());
+
 /// Forks between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
@@ -44,6 +47,8 @@ pub struct Process {
     pub disks: Table<OpenDisk>,
     /// Handles of a parent may come by.
     forked: bool,
+    /// The parent's, if any.
+    inherited: AtomicPtr<Process>,
 }
 
 #[derive(Default)]
@@ -91,6 +96,7 @@ fn begin() -> &'static Process {
         connections: Table::new(Kind::Connection, u64::from(forks)),
         disks: Table::new(Kind::Disk, u64::from(forks)),
         forked: forks > 0,
+        inherited: AtomicPtr::new(INHERITED.load(Ordering::Acquire)),
     }));
     match PROCESS.compare_exchange(ptr::null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
         // SAFETY: `fresh` was just made and is never freed.
@@ -126,7 +132,10 @@ unsafe extern "C" fn after_fork_in_parent() {
 unsafe extern "C" fn after_fork_in_child() {
     REGISTER.unlock();
     FORKS.fetch_add(1, Ordering::Relaxed);
-    PROCESS.store(ptr::null_mut(), Ordering::Release);
+    let parent = PROCESS.swap(ptr::null_mut(), Ordering::AcqRel);
+    if !parent.is_null() {
+        INHERITED.store(parent, Ordering::Release);
+    }
 }
 
 impl Process {
@@ -137,7 +146,7 @@ impl Process {
 
     /// True where a handle that names nothing may be one from before a fork.
     pub fn may_see_foreign_handles(&self) -> bool {
-        self.forked
+        self.forked || !self.inherited.load(Ordering::Relaxed).is_null()
     }
 
     /// Initialises the library, once more if it is.

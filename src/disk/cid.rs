@@ -1,7 +1,7 @@
 //! Content ids: which content of a parent a child was made on.
 
 use crate::disk::link::Text;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::format::descriptor::Descriptor;
 use crate::storage::os;
 
@@ -26,13 +26,23 @@ pub fn new_cid(old: Option<u32>) -> Result<u32> {
 impl Text {
     /// Overwrites the id's digits where they stand: each group of eight lies within what a disk writes at once or next to
     /// it, the file keeps its length, and a child of the old content can never look valid against changed content.
+    /// QEMU leaves out leading zeros; where the digits have no room for eight, the text is rewritten.
     pub(super) fn renew_cid(&mut self) -> Result<()> {
         let id = new_cid(self.descriptor.cid())?;
+        let mut changed = self.descriptor.clone();
+        changed.set_cid(id)?;
         let (bytes, start) = self.raw()?;
-        for (at, digits) in Descriptor::cid_patches(&bytes, id)? {
-            self.storage.write_at(&digits, start + at as u64)?;
+        match Descriptor::cid_patches(&bytes, id) {
+            Ok(patches) => {
+                for (at, digits) in patches {
+                    self.storage.write_at(&digits, start + at as u64)?;
+                }
+                self.storage.flush()?;
+            }
+            Err(e) if e.kind() == ErrorKind::UnsupportedFeature => self.rewrite(&changed.to_bytes()?)?,
+            Err(e) => return Err(e),
         }
-        self.storage.flush()?;
-        self.descriptor.set_cid(id)
+        self.descriptor = changed;
+        Ok(())
     }
 }

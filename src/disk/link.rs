@@ -167,7 +167,7 @@ impl Link {
 impl Text {
     /// Puts `bytes` in the place of the text: a file is replaced in one step, an embedded area is overwritten where it
     /// differs.
-    fn rewrite(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn rewrite(&mut self, bytes: &[u8]) -> Result<()> {
         match &self.place {
             TextPlace::File { folder, name } => {
                 self.storage = folder.replace(name, bytes)?;

@@ -118,10 +118,12 @@ impl Disk {
     /// Ends writing: everything stable, the extents marked clean. No call may follow that writes. The first error is
     /// returned; every extent is ended anyway.
     pub fn finish(&self) -> Result<()> {
-        self.changed_images().fold(Ok(()), |result, image| {
+        let mut first = Ok(());
+        for image in self.changed_images() {
             let ended = image.finish();
-            result.and(ended)
-        })
+            first = first.and(ended);
+        }
+        first
     }
 
     /// The extents of the leaf that were written to.

@@ -59,6 +59,18 @@ pub struct OpenOptions {
     pub log: Log,
 }
 
+impl OpenOptions {
+    /// The same for each of several extents, which share the caches.
+    fn shared_by(&self, extents: usize) -> Self {
+        let extents = extents.max(1);
+        Self {
+            table_cache: self.table_cache / extents,
+            grain_cache: self.grain_cache / extents,
+            ..self.clone()
+        }
+    }
+}
+
 impl Disk {
     /// Opens the link at `place` and, unless told otherwise, all its parents.
     pub fn open(place: Place, options: &OpenOptions) -> Result<Self> {
@@ -144,7 +156,7 @@ impl ParentSearch<'_> {
             match found {
                 Ok(link) => return Ok(link),
                 Err(e) if telling.as_ref().is_none_or(|t| t.kind() == ErrorKind::ParentMissing) => {
-                    telling = Some(e)
+                    telling = Some(e);
                 }
                 Err(_) => {}
             }
@@ -234,6 +246,7 @@ impl Link {
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         place.storage.read_at(&mut bytes, 0)?;
         let descriptor = Descriptor::parse(&bytes)?;
+        let options = &options.shared_by(descriptor.extents().len());
         let mut pieces = Vec::with_capacity(descriptor.extents().len());
         let mut start = 0u64;
         for (i, line) in descriptor.extents().iter().enumerate() {
@@ -282,8 +295,12 @@ fn open_extent(
             Box::new(Flat::open(storage, line.offset.bytes()?, len, write)?)
         }
         ExtentKind::VmfsRdm => Box::new(open_raw_mapping(storage, line, write)?),
-        ExtentKind::VmfsSparse => Box::new(Cowd::open(storage, options.log.clone(), name)?),
-        ExtentKind::SeSparse => Box::new(SeSparse::open(storage, options.log.clone(), name)?),
+        ExtentKind::VmfsSparse => {
+            Box::new(Cowd::open(storage, options.log.clone(), name)?.with_table_cache(options.table_cache))
+        }
+        ExtentKind::SeSparse => Box::new(
+            SeSparse::open(storage, options.log.clone(), name)?.with_table_cache(options.table_cache),
+        ),
         ExtentKind::Sparse => open_hosted_sparse(storage, write, options, name)?.0,
         ExtentKind::Zero => Box::new(Zeros::new(len)),
     };

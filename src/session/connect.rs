@@ -197,10 +197,14 @@ impl Connection {
             disks.closed = true;
             std::mem::take(&mut disks.open)
         };
-        open.iter().filter_map(Weak::upgrade).fold(Ok(()), |result, disk| match disk.close() {
-            Err(e) if e.kind() != ErrorKind::InvalidHandle => result.and(Err(e)),
-            _ => result, // closed by its owner before
-        })
+        let mut first = Ok(());
+        for disk in open.iter().filter_map(Weak::upgrade) {
+            match disk.close() {
+                Err(e) if e.kind() == ErrorKind::InvalidHandle => {} // closed by its owner before
+                closed => first = first.and(closed),
+            }
+        }
+        first
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the behaviour tests share. Each file is one idea:
 //!
+//! * [`abi`]: C programs against the built library;
 //! * [`vix`]: the C interface of the built library behind a thin safe wrapper;
 //! * [`child`]: running a test's body in a process of its own, because `InitEx` and `Exit` are global to a process;
 //! * [`scratch`]: folders that disappear, and peers that a machine may lack;
@@ -12,6 +13,7 @@
 //! Each test program uses only a part of it.
 #![allow(dead_code)]
 
+pub mod abi;
 pub mod child;
 pub mod images;
 pub mod model;

@@ -41,6 +41,11 @@ pub fn peak_resident() -> u64 {
     kib("VmHWM:") * 1024
 }
 
+/// The size of the address space, in bytes.
+pub fn address_space() -> u64 {
+    kib("VmSize:") * 1024
+}
+
 /// The resident size, in bytes.
 pub fn resident() -> u64 {
     kib("VmRSS:") * 1024

@@ -696,7 +696,7 @@ impl Disk<'_> {
             at += (*count * 512) as usize;
         }
         completions.wait_for(submitted);
-        assert_eq!(self.wait(), code::OK, "Wait after everything completed");
+        let waited = self.wait(); // fails on a handle that went away meanwhile
         let done = completions.take();
         assert_eq!(done.len(), submitted, "each request completes exactly once");
         let mut ids: Vec<u64> = done.iter().map(|(id, _)| *id).collect();
@@ -704,6 +704,9 @@ impl Disk<'_> {
         assert!(ids.iter().copied().eq(0..submitted as u64), "each request completes exactly once");
         if refused != code::OK {
             return Err(refused);
+        }
+        if waited != code::OK {
+            return Err(waited);
         }
         if let Some((_, failed)) = done.iter().find(|(_, result)| *result != code::OK) {
             return Err(*failed);

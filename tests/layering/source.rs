@@ -1,6 +1,7 @@
 //! A source file taken apart far enough for the checks: code without comments and strings, the strings and comments
 //! themselves, and which lines belong to inline tests.
 
+use std::ops::Range;
 use std::path::Path;
 
 /// One file of `src/`.
@@ -13,7 +14,7 @@ pub struct Source {
     pub code: String,
     /// The same with inline `#[cfg(test)]` modules blanked too.
     pub product: String,
-    /// String literals: line number and content as written.
+    /// String literals outside inline tests: line number and content as written.
     pub strings: Vec<(usize, String)>,
     /// Comments: line number and content as written.
     pub comments: Vec<(usize, String)>,
@@ -22,8 +23,12 @@ pub struct Source {
 impl Source {
     /// Takes a text apart.
     pub fn new(path: &str, text: &str) -> Self {
-        let Masked { code, strings, comments } = mask(text);
-        let product = without_test_modules(&code);
+        let Masked { code, mut strings, comments } = mask(text);
+        let tests = test_modules(&code);
+        let product = blanked(&code, &tests);
+        let lines_of_tests: Vec<Range<usize>> =
+            tests.iter().map(|t| line_of(&code, t.start)..line_of(&code, t.end) + 1).collect();
+        strings.retain(|(line, _)| !lines_of_tests.iter().any(|t| t.contains(line)));
         Self { path: path.to_owned(), lines: text.lines().count(), code, product, strings, comments }
     }
 
@@ -272,21 +277,26 @@ pub fn closing_brace(code: &str, open: usize) -> usize {
     code.len()
 }
 
-fn without_test_modules(code: &str) -> String {
-    let mut product = code.as_bytes().to_vec();
+/// Where the modules are that are compiled for tests only.
+fn test_modules(code: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
     let mut from = 0;
-    while let Some(found) = code[from..].find("#[cfg(test)]") {
-        let start = from + found;
+    while let Some(start) = code[from..].find("#[cfg(test)]").map(|at| from + at) {
         let Some(open) = code[start..].find(['{', ';']).map(|i| start + i) else { break };
-        let end = if code.as_bytes()[open] == b'{' { closing_brace(code, open) } else { open + 1 };
-        for byte in &mut product[start..end] {
-            if *byte != b'\n' {
-                *byte = b' ';
-            }
-        }
-        from = end;
+        from = if code.as_bytes()[open] == b'{' { closing_brace(code, open) } else { open + 1 };
+        found.push(start..from);
     }
-    String::from_utf8(product).unwrap()
+    found
+}
+
+fn blanked(code: &str, ranges: &[Range<usize>]) -> String {
+    let mut bytes = code.as_bytes().to_vec();
+    for at in ranges.iter().cloned().flatten() {
+        if bytes[at] != b'\n' {
+            bytes[at] = b' ';
+        }
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn functions(code: &str) -> Vec<Function> {

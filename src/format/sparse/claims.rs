@@ -12,7 +12,9 @@ use crate::error::Result;
 /// that are shifted against them, and metadata, are kept as ranges.
 #[derive(Debug)]
 pub(super) struct Claims {
+    /// Sectors of a grain, a power of two, and which.
     grain: u64,
+    shift: u32,
     /// Remainder of the first grain's sector; `None` before the first grain.
     phase: Option<u64>,
     chunks: Vec<Option<Box<[u64; WORDS]>>>,
@@ -26,23 +28,30 @@ const BITS: u64 = WORDS as u64 * 64;
 const RANGES: usize = 1 << 20;
 
 impl Claims {
-    /// No claims yet, in a file with grains of `grain` sectors.
+    /// No claims yet, in a file with grains of `grain` sectors, a power of two.
     pub fn new(grain: u64) -> Self {
-        Self { grain, phase: None, chunks: Vec::new(), shifted: Vec::new(), metadata: Vec::new() }
+        Self {
+            grain,
+            shift: grain.trailing_zeros(),
+            phase: None,
+            chunks: Vec::new(),
+            shifted: Vec::new(),
+            metadata: Vec::new(),
+        }
     }
 
     /// Claims the grain at `sector`; false if it is claimed already.
     pub fn grain(&mut self, sector: u32) -> Result<bool> {
         let sector64 = u64::from(sector);
-        let phase = *self.phase.get_or_insert(sector64 % self.grain);
-        if sector64 % self.grain != phase {
+        let remainder = sector64 & (self.grain - 1);
+        if *self.phase.get_or_insert(remainder) != remainder {
             if self.shifted.len() >= RANGES {
                 return Err(overfull());
             }
             self.shifted.push(sector);
             return Ok(true); // compared with the others at the end
         }
-        let index = sector64 / self.grain;
+        let index = sector64 >> self.shift;
         let chunk = (index / BITS) as usize;
         if self.chunks.len() <= chunk {
             self.chunks.resize_with(chunk + 1, || None); // at most 2^13

@@ -7,7 +7,8 @@
 //!   tables      where each grain stands             a bounded cache, read without locks
 //!   map, scan   what lies behind an offset; what is allocated
 //!   verify      the check of all tables before the first write, and the repair after a crash (claims: what is used)
-//!   write       new grains: reserved, written, entered into the tables (space: where; publish: later, all at once)
+//!   write       new grains: reserved (space: where), written by the caller,
+//!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
 //! Compressed files share [`Header`] and nothing else.
@@ -15,6 +16,8 @@
 mod body;
 mod claims;
 mod directory;
+mod enter;
+mod frame;
 pub mod header;
 mod map;
 mod publish;
@@ -60,6 +63,19 @@ pub struct SparseOptions {
     pub name: String,
 }
 
+/// What the check of all tables found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// The last writer closed the file.
+    pub closed: bool,
+    /// Grains that only one of the two tables knows; repair keeps them.
+    pub kept: u64,
+    /// Grains whose data never reached the file; repair removes them.
+    pub lost: u64,
+    /// Entries that repair changes, all kinds together.
+    pub changes: u64,
+}
+
 /// A hosted sparse extent with uncompressed grains.
 #[derive(Debug)]
 pub struct Sparse {
@@ -102,8 +118,39 @@ impl Sparse {
         Ok(sparse)
     }
 
+    /// Checks all tables and changes nothing. Damage that repair does not mend is [`ErrorKind::NeedsRepair`]; its text says
+    /// where.
+    pub fn check(&self) -> Result<Health> {
+        let Sparse { body, directory, .. } = self;
+        let mut header = self.header.clone();
+        header.unclean = true; // what a crash explains is counted, not refused
+        Ok(self.health(&verify::survey(&header, body, directory)?))
+    }
+
+    /// Mends what a crash explains, also in a file whose last writer claims to have closed it (not every writer marks a
+    /// file as being written). The file must be open in no other way. Says what was mended.
+    pub fn repair(storage: Arc<dyn Storage>, options: &SparseOptions) -> Result<Health> {
+        let mut sparse = Sparse::open(storage, &SparseOptions { writable: false, ..options.clone() })?;
+        let closed = !sparse.header.unclean;
+        sparse.header.unclean = true;
+        let survey = sparse.survey_and_mend()?;
+        Ok(Health { closed, ..sparse.health(&survey) })
+    }
+
+    fn health(&self, survey: &verify::Survey) -> Health {
+        let changes = survey.fixes.len() + survey.orphans.len();
+        Health { closed: !self.header.unclean, kept: survey.kept, lost: survey.lost, changes: changes as u64 }
+    }
+
     /// Checks all tables before the first write, and mends what a crash left behind.
     fn open_writer(&self) -> Result<Writer> {
+        let Sparse { header, body, .. } = self;
+        let survey = self.survey_and_mend()?;
+        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
+        Ok(Writer::new(space, self.tables.limit()))
+    }
+
+    fn survey_and_mend(&self) -> Result<verify::Survey> {
         let Sparse { header, body, directory, .. } = self;
         if header.version > 2 {
             let text = format!(
@@ -117,8 +164,7 @@ impl Sparse {
             verify::mend(&survey, body, directory)?;
             self.mark(false)?;
         }
-        let space = Space::new(header.grain_bytes(), survey.end, body.size(), header.grains())?;
-        Ok(Writer::new(space, self.tables.limit()))
+        Ok(survey)
     }
 
     /// The header as it was at open.

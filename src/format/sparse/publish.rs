@@ -102,16 +102,15 @@ impl Sparse {
     fn rewrites(&self, work: &Work, batch: &BTreeMap<u32, Dirty>) -> Vec<Rewrite> {
         let mut rewrites = Vec::with_capacity(batch.len());
         for (&table, dirty) in batch {
-            let mut entries = [0; ENTRIES];
-            for (index, entry) in entries.iter_mut().enumerate() {
-                *entry = self.tables.entry(dirty.frame, index);
-            }
-            work.overlay(table, self.header.grain_bytes(), &mut entries);
-            for ((chunk, _), sector) in
-                entries.chunks(PER_SECTOR).zip(dirty.sectors).zip(0u64..).filter(|((_, marked), _)| *marked)
-            {
-                let bytes = chunk.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-                rewrites.push(Rewrite { places: dirty.places, at: sector * SECTOR, bytes });
+            for sector in (0..SECTORS).filter(|&sector| dirty.sectors.get(sector) == Some(&true)) {
+                let first = sector * PER_SECTOR;
+                let mut entries = [0; PER_SECTOR];
+                for (entry, index) in entries.iter_mut().zip(first..) {
+                    *entry = self.tables.entry(dirty.frame, index);
+                }
+                work.overlay(table, first, self.header.grain_bytes(), &mut entries);
+                let bytes = entries.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+                rewrites.push(Rewrite { places: dirty.places, at: sector as u64 * SECTOR, bytes });
             }
         }
         rewrites

@@ -12,15 +12,15 @@
 //! reader asks again. Changes of slots and frames happen under `state`; an entry of a pinned frame may be changed without.
 
 use std::sync::OnceLock;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::sync::atomic::fence;
 
 use parking_lot::Mutex;
 
 use crate::format::sparse::body::Entries;
+use crate::format::sparse::frame::Frame;
+use crate::format::sparse::frame::NO_TABLE;
+use crate::format::sparse::frame::Seen;
 use crate::format::sparse::header::ENTRIES;
 
 #[derive(Debug)]
@@ -51,22 +51,6 @@ struct State {
 /// A snapshot of how many tables fell out of the cache.
 pub(super) type Drops = [u32; 64];
 
-/// 512 entries that belong to one table at a time.
-#[derive(Debug)]
-pub(super) struct Frame {
-    sequence: AtomicU64,
-    table: AtomicU32,
-    used: AtomicBool,
-    entries: [AtomicU32; ENTRIES],
-}
-
-/// A frame as a reader found it.
-#[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
-    frame: &'a Frame,
-    sequence: u64,
-}
-
 /// What the cache knows of a table.
 pub(super) enum View<'a> {
     Unknown,
@@ -86,7 +70,6 @@ pub(super) enum Pin {
     Full,
 }
 
-const NO_TABLE: u32 = u32::MAX;
 const SLOT_CHUNK: u32 = 1024;
 const MAX_SLOTS: u32 = 1 << 17;
 const FRAME_CHUNK: u32 = 32;
@@ -221,8 +204,8 @@ impl Tables {
 
     /// Changes an entry of a pinned frame; readers see it at once.
     pub fn set_entry(&self, number: u32, index: usize, value: u32) {
-        if let Some(entry) = self.frame(number).and_then(|frame| frame.entries.get(index)) {
-            entry.store(value, Ordering::Release);
+        if let Some(frame) = self.frame(number) {
+            frame.set(index, value);
         }
     }
 
@@ -294,9 +277,7 @@ impl Tables {
             let number = state.hand;
             state.hand = (state.hand + 1) % self.limit;
             let frame = self.frame(number)?;
-            if state.pins.get(number as usize).is_some_and(|&pins| pins == 0)
-                && !frame.used.swap(false, Ordering::Relaxed)
-            {
+            if state.pins.get(number as usize).is_some_and(|&pins| pins == 0) && !frame.was_used() {
                 self.evict(state, frame);
                 return Some(number);
             }
@@ -306,7 +287,7 @@ impl Tables {
 
     /// Takes a frame from its table, which stays known if it has become empty or linear.
     fn evict(&self, state: &mut State, frame: &Frame) {
-        let table = frame.table.load(Ordering::Relaxed);
+        let table = frame.table();
         let mut entries = [0; ENTRIES];
         frame.copy(&mut entries);
         match self.compact(table, &entries) {
@@ -377,64 +358,130 @@ fn bucket(drops: &Drops, table: u32) -> u32 {
     drops.get(table as usize % drops.len()).copied().unwrap_or(0)
 }
 
-impl Frame {
-    fn new() -> Self {
-        Self {
-            sequence: AtomicU64::new(0),
-            table: AtomicU32::new(NO_TABLE),
-            used: AtomicBool::new(false),
-            entries: [const { AtomicU32::new(0) }; ENTRIES],
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    fn scattered(table: u32) -> Box<Entries> {
+        let mut entries = Box::new([0; ENTRIES]);
+        for (e, i) in entries.iter_mut().zip(0u32..) {
+            *e = table.wrapping_mul(1 << 12) + i.wrapping_mul(7) + 2;
+        }
+        entries
+    }
+
+    fn linear(first: u32, count: usize) -> Box<Entries> {
+        let mut entries = Box::new([0; ENTRIES]);
+        for (e, i) in entries.iter_mut().take(count).zip(0u32..) {
+            *e = first + i * 8;
+        }
+        entries
+    }
+
+    #[test]
+    fn empty_and_linear_tables_need_no_frame() {
+        let tables = Tables::new(100, 99 * 512 + 5, 8, 0);
+        let before = tables.drops();
+        tables.offer(0, &[0; ENTRIES], &before);
+        tables.offer(1, &linear(128, 512), &before);
+        tables.offer(2, &linear(128, 511), &before);
+        tables.offer(99, &linear(4096, 5), &before);
+        assert!(matches!(tables.view(0), View::Empty));
+        assert!(matches!(tables.view(1), View::Linear(128)));
+        assert!(matches!(tables.view(2), View::Frame(_)));
+        assert!(matches!(tables.view(99), View::Linear(4096)), "five grains are all that the last table has");
+        assert!(matches!(tables.view(3), View::Unknown));
+        for (table, entries) in [(1, linear(128, 512)), (2, linear(128, 511)), (99, linear(4096, 5))] {
+            assert_eq!(tables.copy(table), Some(entries), "table {table}");
         }
     }
 
-    /// The frame as it is, if it holds this table.
-    #[inline]
-    fn see(&self, table: u32) -> Option<Seen<'_>> {
-        let sequence = self.sequence.load(Ordering::Acquire);
-        if sequence & 1 != 0 || self.table.load(Ordering::Acquire) != table {
-            return None;
+    #[test]
+    fn a_table_that_changed_meanwhile_is_not_kept() {
+        let tables = Tables::new(100_000, 100_000 * 512, 8, 0);
+        let before = tables.drops();
+        tables.offer(64, &scattered(64), &before);
+        let Pin::Held(frame) = tables.pin(64) else { panic!("the table is there") };
+        tables.set_entry(frame, 3, 77);
+        tables.offer(64, &scattered(64), &before);
+        assert_eq!(tables.entry(frame, 3), 77, "what is in memory wins");
+        tables.unpin(frame);
+        for table in 1000..1000 + 2 * MIN_FRAMES {
+            tables.offer(table, &scattered(table), &before);
         }
-        if !self.used.load(Ordering::Relaxed) {
-            self.used.store(true, Ordering::Relaxed);
+        assert!(matches!(tables.view(64), View::Unknown), "it was thrown out");
+        tables.offer(64, &scattered(64), &before);
+        assert!(matches!(tables.view(64), View::Unknown), "read before it was thrown out");
+        tables.offer(64, &scattered(64), &tables.drops());
+        assert!(matches!(tables.view(64), View::Frame(_)));
+    }
+
+    #[test]
+    fn pinned_tables_stay() {
+        let tables = Tables::new(100_000, 100_000 * 512, 8, 0);
+        for table in 0..MIN_FRAMES {
+            tables.offer(table, &scattered(table), &tables.drops());
+            assert!(matches!(tables.pin(table), Pin::Held(_)));
         }
-        Some(Seen { frame: self, sequence })
+        tables.offer(5000, &scattered(5000), &tables.drops());
+        assert!(matches!(tables.view(5000), View::Unknown));
+        tables.offer(5001, &[0; ENTRIES], &tables.drops());
+        assert_eq!((tables.pin(5001), tables.pin(5000)), (Pin::Full, Pin::Absent));
+        tables.unpin(17);
+        assert!(matches!(tables.pin(5001), Pin::Held(17)));
+        assert!(matches!(tables.view(17), View::Unknown));
     }
 
-    #[inline]
-    fn entry(&self, index: usize) -> u32 {
-        self.entries.get(index).map_or(0, |entry| entry.load(Ordering::Acquire))
+    #[test]
+    fn tables_that_share_a_slot_take_turns() {
+        let count = 2 * MAX_SLOTS;
+        let tables = Tables::new(count, u64::from(count) * 512, 8, 0);
+        let other = MAX_SLOTS + 5;
+        tables.offer(5, &scattered(5), &tables.drops());
+        tables.offer(other, &scattered(other), &tables.drops());
+        assert!(matches!((tables.view(5), tables.view(other)), (View::Unknown, View::Frame(_))));
+        let Pin::Held(frame) = tables.pin(other) else { panic!("the table is there") };
+        tables.offer(5, &scattered(5), &tables.drops());
+        assert_eq!(tables.pin(5), Pin::Full, "its place is taken by a pinned table");
+        tables.unpin(frame);
+        assert_eq!(tables.pin(5), Pin::Absent);
     }
 
-    fn copy(&self, entries: &mut Entries) {
-        for (to, from) in entries.iter_mut().zip(&self.entries) {
-            *to = from.load(Ordering::Acquire);
-        }
-    }
-
-    /// Gives the frame to a table. Only one thread at a time, and never while somebody has it pinned.
-    fn fill(&self, table: u32, entries: &Entries) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.table.store(table, Ordering::Relaxed);
-        for (to, from) in self.entries.iter().zip(entries) {
-            to.store(*from, Ordering::Relaxed);
-        }
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
-    }
-}
-
-impl Seen<'_> {
-    /// An entry, to be believed only if [`Seen::holds`] afterwards.
-    #[inline]
-    pub fn entry(&self, index: usize) -> u32 {
-        self.frame.entry(index)
-    }
-
-    /// True when everything read so far belonged to the table.
-    #[inline]
-    pub fn holds(&self) -> bool {
-        fence(Ordering::Acquire);
-        self.frame.sequence.load(Ordering::Relaxed) == self.sequence
+    #[test]
+    fn readers_never_see_entries_of_another_table() {
+        const TABLES: u32 = 3 * MIN_FRAMES;
+        let tables = Tables::new(TABLES, u64::from(TABLES) * 512, 8, 0);
+        let stop = AtomicBool::new(false);
+        let seen = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for reader in 0..2u32 {
+                let (tables, stop, seen) = (&tables, &stop, &seen);
+                scope.spawn(move || {
+                    let mut i = reader;
+                    while !stop.load(Ordering::Relaxed) {
+                        i = i.wrapping_mul(1664525).wrapping_add(1013904223);
+                        let (table, index) = ((i >> 8) % TABLES, (i >> 20) as usize % (ENTRIES - 8));
+                        if let View::Frame(frame) = tables.view(table) {
+                            let found: Vec<u32> = (index..index + 8).map(|k| frame.entry(k)).collect();
+                            if frame.holds() {
+                                let wanted = scattered(table);
+                                assert_eq!(found, wanted[index..index + 8], "table {table}");
+                                seen.fetch_add(1, Ordering::Relaxed);
+                            }
+                        }
+                    }
+                });
+            }
+            for i in 0..200_000u32 {
+                let table = i.wrapping_mul(2654435761) % TABLES;
+                tables.offer(table, &scattered(table), &tables.drops());
+            }
+            while seen.load(Ordering::Relaxed) < 1000 {
+                std::thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 }

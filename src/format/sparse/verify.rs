@@ -126,9 +126,12 @@ impl Pass<'_> {
         while i < primary.len() {
             let (p, r) = pair(i);
             let follows = |&k: &usize| {
-                let ahead =
-                    |sector: u32| if sector == 0 { 0 } else { sector.wrapping_add((k - i) as u32 * step) };
-                pair(k) == (ahead(p), r.map(ahead))
+                let ahead = |sector: u32| match sector {
+                    0 => Some(0),
+                    _ => sector.checked_add((k - i) as u32 * step),
+                };
+                let (next, other) = pair(k);
+                ahead(p) == Some(next) && r.map(ahead) == other.map(Some)
             };
             let count = (i..primary.len()).take_while(follows).count().max(1);
             self.stretch(tables.start + i as u32, count as u64, p, r)?;
@@ -232,14 +235,23 @@ impl Pass<'_> {
     /// Looks at the entries of both copies, which start `at` bytes into the stretch.
     fn entries(&mut self, stretch: &Stretch, at: u64, primary: &[u8], redundant: &[u8]) -> Result<()> {
         const BLOCK: usize = 64;
+        let size = self.body.size();
+        let overhead = self.header.overhead.0.max(2);
+        let first = u64::from(stretch.first) * ENTRIES as u64 + at / 4;
         for (i, (a, b)) in primary.chunks(BLOCK).zip(redundant.chunks(BLOCK)).enumerate() {
-            let empty = a.iter().chain(b).fold(0, |or, byte| or | byte) == 0;
-            if empty {
+            if a.iter().fold(0, |or, byte| or | byte) | b.iter().fold(0, |or, byte| or | byte) == 0 {
                 continue;
             }
             for (k, (a, b)) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<4>().0).enumerate() {
-                let offset = at + (i * BLOCK + k * 4) as u64;
-                self.entry(stretch, offset, u32::from_le_bytes(*a), u32::from_le_bytes(*b))?;
+                let offset = (i * BLOCK + k * 4) as u64;
+                let (a, b) = (u32::from_le_bytes(*a), u32::from_le_bytes(*b));
+                let grain = first + offset / 4;
+                let end = u64::from(a) * SECTOR + self.header.grain_bytes();
+                if a == b && u64::from(a) >= overhead && end <= size && grain < self.header.grains() {
+                    self.claim(grain, a)?; // nearly all of them
+                } else {
+                    self.entry(stretch, at + offset, a, b)?;
+                }
             }
         }
         Ok(())

@@ -48,7 +48,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 pub(super) struct Work {
     pub space: Space,
-    reserved: Vec<Reservation>,
+    pub reserved: Vec<Reservation>,
     next_ticket: u64,
     /// The header says that the file is being written.
     begun: bool,
@@ -73,15 +73,16 @@ pub(super) struct Places {
     pub redundant: Option<u64>,
 }
 
+/// Grains of one table that are being made.
 #[derive(Clone, Debug)]
-struct Reservation {
-    ticket: u64,
-    grains: Range<u64>,
-    grant: Grant,
-    frame: u32,
-    places: Places,
+pub(super) struct Reservation {
+    pub ticket: u64,
+    pub grains: Range<u64>,
+    pub grant: Grant,
+    pub frame: u32,
+    pub places: Places,
     /// Its entries are being written to the tables.
-    entering: bool,
+    pub entering: bool,
 }
 
 /// Unpublished tables at most: 4 MiB.
@@ -118,11 +119,12 @@ impl Work {
         }
     }
 
-    /// Changes `entries` of a table to what the reservations that are being entered make of it.
-    pub fn overlay(&self, table: u32, grain: u64, entries: &mut [u32]) {
+    /// Changes `entries` of a table, of which the first is entry `first`, to what the reservations that are being entered
+    /// make of it.
+    pub fn overlay(&self, table: u32, first: usize, grain: u64, entries: &mut [u32]) {
         for r in self.reserved.iter().filter(|r| r.entering && r.table() == table) {
             for (index, value) in r.entries(grain) {
-                if let Some(entry) = entries.get_mut(index) {
+                if let Some(entry) = index.checked_sub(first).and_then(|index| entries.get_mut(index)) {
                     *entry = value;
                 }
             }
@@ -131,12 +133,12 @@ impl Work {
 }
 
 impl Reservation {
-    fn table(&self) -> u32 {
+    pub fn table(&self) -> u32 {
         (self.grains.start / ENTRIES as u64) as u32
     }
 
     /// Index and value of its entries, for grains of `grain` bytes.
-    fn entries(&self, grain: u64) -> impl Iterator<Item = (usize, u32)> {
+    pub fn entries(&self, grain: u64) -> impl Iterator<Item = (usize, u32)> {
         let first = (self.grains.start % ENTRIES as u64) as usize;
         let count = (self.grains.end - self.grains.start) as usize;
         let offset = self.grant.offset;
@@ -303,124 +305,6 @@ impl Sparse {
         Ok(())
     }
 
-    pub(super) fn enter(&self, pending: &Pending<'_>, deferred: bool) -> Result<()> {
-        if deferred { self.enter_later(pending.ticket) } else { self.enter_at_once(pending.ticket) }
-    }
-
-    /// Writes the entries of a reservation to both tables, then to memory.
-    fn enter_at_once(&self, ticket: u64) -> Result<()> {
-        let writer = self.writer()?;
-        let reservation = loop {
-            let mut work = writer.work.lock();
-            let reservation = find(&work, ticket)?;
-            let table = reservation.table();
-            if work.failed.is_some() {
-                break reservation;
-            }
-            if work.publishing.contains(&table) {
-                writer.changed.wait(&mut work);
-            } else if work.dirty.contains_key(&table) {
-                drop(work);
-                let _ = self.publish_dirty(); // a failure is found in `failed`
-            } else {
-                work.reserved.iter_mut().filter(|r| r.ticket == ticket).for_each(|r| r.entering = true);
-                break reservation;
-            }
-        };
-        let refused = writer.work.lock().check();
-        let written = refused.and_then(|()| self.write_entries(&reservation));
-        let mut work = writer.work.lock();
-        work.reserved.retain(|r| r.ticket != ticket);
-        let mut keep = false;
-        match &written {
-            Ok(()) => self.set_entries(&reservation),
-            Err(e) => {
-                work.failed = work.failed.take().or_else(|| Some(e.to_string()));
-                // The file's table may have a part of the entries: from now on only the one in memory is believed.
-                work.dirty.entry(reservation.table()).or_insert_with(|| {
-                    keep = true;
-                    Dirty::new(reservation.frame, reservation.places)
-                });
-            }
-        }
-        drop(work);
-        if !keep {
-            self.tables.unpin(reservation.frame);
-        }
-        writer.changed.notify_all();
-        written
-    }
-
-    fn enter_later(&self, ticket: u64) -> Result<()> {
-        let writer = self.writer()?;
-        let mut work = writer.work.lock();
-        let reservation = find(&work, ticket)?;
-        work.reserved.retain(|r| r.ticket != ticket);
-        let outcome = work.check();
-        let mut keep = false;
-        if outcome.is_ok() {
-            self.set_entries(&reservation);
-            let dirty = work.dirty.entry(reservation.table()).or_insert_with(|| {
-                keep = true; // the reservation's pin goes over to the dirty table
-                Dirty::new(reservation.frame, reservation.places)
-            });
-            reservation.entries(self.header.grain_bytes()).for_each(|(index, _)| dirty.mark(index));
-        }
-        let full = work.dirty.len() >= writer.dirty_limit;
-        drop(work);
-        if !keep {
-            self.tables.unpin(reservation.frame);
-        }
-        writer.changed.notify_all();
-        outcome?;
-        if full { self.publish_dirty() } else { Ok(()) }
-    }
-
-    fn set_entries(&self, reservation: &Reservation) {
-        for (index, value) in reservation.entries(self.header.grain_bytes()) {
-            self.tables.set_entry(reservation.frame, index, value);
-        }
-    }
-
-    fn write_entries(&self, reservation: &Reservation) -> Result<()> {
-        let mut bytes = [0; ENTRIES * 4];
-        let mut len = 0;
-        let mut first = 0;
-        for ((index, value), to) in
-            reservation.entries(self.header.grain_bytes()).zip(bytes.as_chunks_mut::<4>().0)
-        {
-            if len == 0 {
-                first = index as u64 * 4;
-            }
-            *to = value.to_le_bytes();
-            len += 4;
-        }
-        let bytes = bytes.get(..len).unwrap_or_default();
-        if !reservation.grant.zeroed {
-            // What stood there before must not be found behind the entry after a power loss.
-            self.body.storage.flush().context(|| self.body.name.clone())?;
-        }
-        let Places { primary, redundant } = reservation.places;
-        for place in redundant.into_iter().chain([primary]) {
-            self.body
-                .storage
-                .write_at(bytes, place + first)
-                .context(|| format!("grain table {} of {}", reservation.table(), self.body.name))?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn give_up(&self, pending: &Pending<'_>) {
-        let Some(writer) = &self.writer else { return };
-        let mut work = writer.work.lock();
-        let Ok(reservation) = find(&work, pending.ticket) else { return };
-        work.reserved.retain(|r| r.ticket != pending.ticket);
-        work.space.give_back(reservation.grant);
-        drop(work);
-        self.tables.unpin(reservation.frame);
-        writer.changed.notify_all();
-    }
-
     pub(super) fn end(&self) -> Result<()> {
         let Some(writer) = &self.writer else { return self.body.storage.flush() };
         if !writer.work.lock().begun {
@@ -440,12 +324,4 @@ impl Sparse {
         writer.work.lock().begun = false;
         Ok(())
     }
-}
-
-fn find(work: &Work, ticket: u64) -> Result<Reservation> {
-    work.reserved
-        .iter()
-        .find(|r| r.ticket == ticket)
-        .cloned()
-        .ok_or_else(|| Error::new(ErrorKind::Internal, format!("no reservation {ticket}")))
 }
