@@ -5,13 +5,12 @@ mod common;
 
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 
 use common::child::in_child;
 use common::process;
+use common::readers::readers_agree;
 use common::scratch;
-use common::tools;
 use vixDiskLib::config::Config;
 use vixDiskLib::error::ErrorKind;
 use vixDiskLib::logging::Log;
@@ -72,47 +71,6 @@ fn whole(connection: &Arc<Connection>, path: &Path) -> Vec<u8> {
     disk.read(Sectors(0), &mut all).unwrap();
     disk.close().unwrap();
     all
-}
-
-/// What the independent readers that are installed find in a disk must be `expected`.
-fn readers_agree(path: &Path, folder: &Path, expected: &[u8]) {
-    tools::qemu_check(path);
-    let raw = tools::qemu_raw(path, folder);
-    assert!(std::fs::read(&raw).unwrap() == expected, "qemu-img reads something else");
-    std::fs::remove_file(raw).unwrap();
-    python_agrees("pyvmdk", PYVMDK, path, expected);
-    if expected.len().is_multiple_of(8192) {
-        python_agrees("dissect.hypervisor", DISSECT, path, expected);
-    }
-}
-
-const PYVMDK: &str = "
-import sys, pyvmdk
-handle = pyvmdk.handle(); handle.open(sys.argv[1]); handle.open_extent_data_files()
-left = handle.get_media_size()
-while left:
-    piece = handle.read_buffer(min(left, 1 << 20)); left -= len(piece); sys.stdout.buffer.write(piece)
-";
-
-const DISSECT: &str = "
-import sys
-from pathlib import Path
-from dissect.hypervisor.disk.vmdk import VMDK
-disk = VMDK(Path(sys.argv[1])); left = disk.size
-while left:
-    piece = disk.read(min(left, 1 << 20)); left -= len(piece); sys.stdout.buffer.write(piece)
-";
-
-/// A Python reader, where one is installed; `VIX_PYTHON` names the interpreter.
-fn python_agrees(module: &str, program: &str, path: &Path, expected: &[u8]) {
-    let python = std::env::var_os("VIX_PYTHON").unwrap_or_else(|| "python3".into());
-    let has = Command::new(&python).args(["-c", &format!("import {module}")]).output();
-    if !has.is_ok_and(|run| run.status.success()) {
-        scratch::note(&format!("the Python module {module} is not installed"));
-        return;
-    }
-    let outcome = tools::check(Command::new(&python).args(["-c", program]).arg(path));
-    assert!(outcome.stdout == expected, "{module} reads something else");
 }
 
 fn place(name: &str) -> (tempfile::TempDir, PathBuf) {

@@ -11,6 +11,7 @@
 
 pub mod blocks;
 pub mod cid;
+pub mod copy;
 pub mod link;
 pub mod open;
 pub mod owner;

@@ -170,8 +170,13 @@ impl Connection {
         create_local(path, spec, &self.library, progress).context(|| format!("creating {}", path.display()))
     }
 
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
     /// This build reaches local disks only.
-    fn check_usable(&self) -> Result<()> {
+    pub(super) fn check_usable(&self) -> Result<()> {
         if self.disks.lock().closed || self.library.is_stopped() {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         }

@@ -49,7 +49,7 @@ pub(super) fn create_local(
 }
 
 /// The files of the disk types this build makes.
-fn layout_of(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
+pub(super) fn layout_of(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
     match spec.disk_type {
         DiskType::MonolithicSparse => create::monolithic_sparse(spec, name, identity),
         DiskType::MonolithicFlat => create::monolithic_flat(spec, name, identity),

@@ -95,7 +95,7 @@ pub struct OpenDisk {
 }
 
 /// Counts a call while it runs.
-struct Inside<'a>(&'a Gate);
+pub(super) struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
@@ -162,7 +162,7 @@ impl OpenDisk {
         }
     }
 
-    fn enter(&self) -> Result<Inside<'_>> {
+    pub(super) fn enter(&self) -> Result<Inside<'_>> {
         match self.calls.enter() {
             true => Ok(Inside(&self.calls)),
             false => Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label))),
@@ -172,6 +172,11 @@ impl OpenDisk {
     /// The path it was opened by.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// The disk below, for tools of this crate.
@@ -366,7 +371,7 @@ pub(super) fn pack_options(config: &Config) -> PackOptions {
 }
 
 /// Takes the lock that VMware's programs look for.
-fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
+pub(super) fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
     if !path.exists() {
         return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
     }

@@ -85,12 +85,6 @@ pub fn stream_optimized(spec: &CreateSpec, name: &str, identity: &NewIdentity) -
     Ok(Layout { files: vec![NewFile { name: name.to_owned(), len, pieces, preallocate: false }] })
 }
 
-/// What the parts besides grains add to a file: for a forecast. `tables` of them hold grains.
-pub fn metadata_bytes(capacity: Sectors, tables: u64) -> u64 {
-    let directory = (tables_of(capacity) as u64 * 4).next_multiple_of(SECTOR);
-    OVERHEAD * SECTOR + tables * (SECTOR + TABLE_BYTES) + SECTOR + directory + 3 * SECTOR
-}
-
 /// A file being written. Grains come in ascending order.
 #[derive(Debug)]
 pub struct StreamWriter {
@@ -121,11 +115,17 @@ impl StreamWriter {
         if entries.iter().any(|byte| *byte != 0) {
             return Err(written_once("it holds data already"));
         }
+        StreamWriter::new(storage, footer.capacity)
+    }
+
+    /// The writer of a file that begins as it should and has no data.
+    pub fn new(storage: Arc<dyn Storage>, capacity: Sectors) -> Result<StreamWriter> {
+        check_capacity(capacity)?;
         Ok(StreamWriter {
             storage,
-            capacity: footer.capacity,
+            capacity,
             end: OVERHEAD * SECTOR,
-            directory: vec![0; tables],
+            directory: vec![0; tables_of(capacity)],
             table: Box::new([0; ENTRIES]),
             table_number: 0,
         })

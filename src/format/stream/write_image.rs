@@ -31,6 +31,7 @@ use crate::format::stream::write_crew::Crew;
 use crate::format::stream::write_pack::Batch;
 use crate::format::stream::write_pack::PackOptions;
 use crate::storage::Storage;
+use crate::units::Sectors;
 
 /// A stream file that is open for writing.
 #[derive(Debug)]
@@ -72,6 +73,20 @@ impl StreamSink {
         name: &str,
     ) -> Result<Self> {
         let writer = StreamWriter::open(storage, stream.header()).context(|| name.to_owned())?;
+        Self::of(writer, options, name)
+    }
+
+    /// A sink for a file whose beginning is of no interest.
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        capacity: Sectors,
+        options: PackOptions,
+        name: &str,
+    ) -> Result<Self> {
+        Self::of(StreamWriter::new(storage, capacity)?, options, name)
+    }
+
+    fn of(writer: StreamWriter, options: PackOptions, name: &str) -> Result<Self> {
         let capacity = writer.capacity().bytes()?;
         let crew = Crew::new(options)?;
         let (batch, spare) = (Batch::default(), None);
