@@ -147,7 +147,7 @@ fn sample(connection: &Arc<Connection>, path: &Path, kind: DiskType, sectors: u6
         if i % 3 == 0 {
             all[range.clone()].copy_from_slice(&noise(i + 1, len as usize * 512));
         }
-        if i % 4 != 1 {
+        if i % 3 == 0 || i % 4 != 1 {
             disk.write(Sectors(at), &all[range]).unwrap();
         }
         at += len;
