@@ -12,6 +12,7 @@
 pub mod anatomy;
 pub mod blocks;
 pub mod cid;
+pub mod copy;
 pub mod link;
 pub mod open;
 pub mod owner;

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connect;
+pub mod copy;
 mod create;
 pub mod library;
 mod maintain;
@@ -16,5 +17,6 @@ pub use crate::format::create::DiskType;
 pub use crate::format::geometry::Adapter;
 pub use crate::format::geometry::Geometry;
 pub use connect::{ConnectParams, Connection, Credentials, DiskSpec};
+pub use copy::CopySpec;
 pub use library::Library;
 pub use open_disk::{AllocatedBlocks, DiskInfo, OpenDisk, OpenFlags};

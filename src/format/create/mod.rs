@@ -8,6 +8,7 @@ use crate::format::descriptor::ExtentAccess;
 use crate::format::descriptor::ExtentKind;
 use crate::format::descriptor::ExtentLine;
 use crate::format::geometry::Adapter;
+use crate::format::stream::write::stream_optimized;
 use crate::units::Sectors;
 
 pub use text::check_hint;
@@ -124,8 +125,7 @@ pub struct ChildSpec<'a> {
 
 /// The files of a new disk called `name`, which is its name without folder.
 ///
-/// Two kinds have no layout. A stream-optimised disk has no place for data to come; whoever has the data writes it in
-/// sequence. A `VmfsSparse` disk (COWD) is the delta of a snapshot: hosts make it, on their own file systems, on top of a
+/// One kind has no layout. A `VmfsSparse` disk (COWD) is the delta of a snapshot: hosts make it, on their own file systems, on top of a
 /// disk that they lock, and take foreign changes of it for damage. There is no base disk of that kind, and none of the
 /// programs that could open one on this machine could hand it back to a host.
 pub fn layout(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
@@ -135,10 +135,7 @@ pub fn layout(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<L
         DiskType::SplitSparse => split_sparse(spec, name, identity),
         DiskType::SplitFlat => split_flat(spec, name, identity),
         DiskType::VmfsFlat | DiskType::VmfsThin => vmfs(spec, name, identity),
-        DiskType::StreamOptimized => Err(Error::new(
-            ErrorKind::NotSupported,
-            "a stream-optimised disk is written in sequence and cannot be laid out in advance",
-        )),
+        DiskType::StreamOptimized => stream_optimized(spec, name, identity),
         DiskType::VmfsSparse => Err(Error::new(
             ErrorKind::NotSupported,
             "disks of type VMFS_SPARSE are the deltas of an ESXi host, which alone makes them",
