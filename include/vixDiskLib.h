@@ -1488,14 +1488,15 @@ VixError VixDiskLib_CreateChild(VixDiskLibHandle diskHandle,
                                 void *progressCallbackData);
 
 /**
- * Deletes a disk: its descriptor and its extents, not its parents.
+ * Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
  *
  * Requirements:
  * `path` is terminated.
  */
-VixError VixDiskLib_Unlink(VixDiskLibConnection connection, const char *path);
+VixError VixDiskLib_Unlink(VixDiskLibConnection connection,
+                           const char *path);
 
 /**
  * Makes a closed local disk larger. `capacity` is the new size in sectors.
@@ -1537,14 +1538,17 @@ VixError VixDiskLib_Defragment(VixDiskLibHandle diskHandle,
                                void *progressCallbackData);
 
 /**
- * Renames a local disk and its extents.
+ * Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+ * follow; others lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+ * system whose files have one name only VIX_E_NOT_SUPPORTED.
  *
  * Requirements:
  * Both names are terminated.
  */
-VixError VixDiskLib_Rename(const char *srcFileName, const char *dstFileName);
+VixError VixDiskLib_Rename(const char *srcFileName,
+                           const char *dstFileName);
 
 /**
  * Copies a disk to a new one. `createParams` says what the copy shall be; its capacity is that of the source.

@@ -54,9 +54,9 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
     })
 }
 
-/// Deletes a disk: its descriptor and its extents, not its parents.
+/// Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
 ///
 /// # Safety
 /// `path` is terminated.
@@ -65,10 +65,9 @@ pub unsafe extern "C" fn VixDiskLib_Unlink(
     connection: VixDiskLibConnection,
     path: *const c_char,
 ) -> VixError {
-    on_connection("VixDiskLib_Unlink", connection, |_| {
+    on_connection("VixDiskLib_Unlink", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(path, "path") }?;
-        not_in_this_build("delete disks")
+        connection.unlink(unsafe { args::path(path, "path") }?)
     })
 }
 
@@ -134,9 +133,11 @@ pub unsafe extern "C" fn VixDiskLib_Defragment(
     })
 }
 
-/// Renames a local disk and its extents.
+/// Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+/// follow; others lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+/// system whose files have one name only VIX_E_NOT_SUPPORTED.
 ///
 /// # Safety
 /// Both names are terminated.
@@ -147,12 +148,9 @@ pub unsafe extern "C" fn VixDiskLib_Rename(
 ) -> VixError {
     guard("VixDiskLib_Rename", || {
         // SAFETY: forwarded from this function's contract.
-        unsafe {
-            args::path(srcFileName, "srcFileName")?;
-            args::path(dstFileName, "dstFileName")?;
-        }
-        process().running().ok_or_else(not_initialised)?;
-        not_in_this_build("rename disks")
+        let (from, to) =
+            unsafe { (args::path(srcFileName, "srcFileName")?, args::path(dstFileName, "dstFileName")?) };
+        process().running().ok_or_else(not_initialised)?.library.rename(from, to)
     })
 }
 

@@ -9,6 +9,7 @@
 //! Formats say where bytes are; this room moves them. It does not know where storages come from.
 #![forbid(unsafe_code)]
 
+pub mod anatomy;
 pub mod blocks;
 pub mod cid;
 pub mod link;

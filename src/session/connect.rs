@@ -120,6 +120,11 @@ struct Disks {
 }
 
 impl Connection {
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
     pub(super) fn new(
         library: Arc<Library>,
         params: ConnectParams,
@@ -171,7 +176,7 @@ impl Connection {
     }
 
     /// This build reaches local disks only.
-    fn check_usable(&self) -> Result<()> {
+    pub(super) fn check_usable(&self) -> Result<()> {
         if self.disks.lock().closed || self.library.is_stopped() {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         }

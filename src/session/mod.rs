@@ -6,6 +6,7 @@
 pub mod connect;
 mod create;
 pub mod library;
+mod maintain;
 pub mod metadata;
 pub mod open_disk;
 
