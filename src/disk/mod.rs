@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blocks;
+pub mod check;
 pub mod cid;
 pub mod link;
 pub mod open;

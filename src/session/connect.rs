@@ -130,6 +130,11 @@ impl Connection {
         Self { library, params, read_only, snapshot, modes, disks: Mutex::default() }
     }
 
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
     /// What it was made with.
     pub fn params(&self) -> &ConnectParams {
         &self.params
@@ -171,7 +176,7 @@ impl Connection {
     }
 
     /// This build reaches local disks only.
-    fn check_usable(&self) -> Result<()> {
+    pub(super) fn check_usable(&self) -> Result<()> {
         if self.disks.lock().closed || self.library.is_stopped() {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         }

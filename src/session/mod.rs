@@ -8,6 +8,7 @@ mod create;
 pub mod library;
 pub mod metadata;
 pub mod open_disk;
+mod repair;
 
 pub use crate::engine::pool::Completion;
 pub use crate::format::create::CreateSpec;

@@ -353,7 +353,7 @@ impl Watched for OpenDisk {
 }
 
 /// Takes the lock that VMware's programs look for.
-fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
+pub(super) fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
     if !path.exists() {
         return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
     }
