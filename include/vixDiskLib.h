@@ -1488,14 +1488,15 @@ VixError VixDiskLib_CreateChild(VixDiskLibHandle diskHandle,
                                 void *progressCallbackData);
 
 /**
- * Deletes a disk: its descriptor and its extents, not its parents.
+ * Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
  *
  * Requirements:
  * `path` is terminated.
  */
-VixError VixDiskLib_Unlink(VixDiskLibConnection connection, const char *path);
+VixError VixDiskLib_Unlink(VixDiskLibConnection connection,
+                           const char *path);
 
 /**
  * Makes a closed local disk larger. `capacity` is the new size in sectors.
@@ -1537,19 +1538,25 @@ VixError VixDiskLib_Defragment(VixDiskLibHandle diskHandle,
                                void *progressCallbackData);
 
 /**
- * Renames a local disk and its extents.
+ * Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+ * follow; others lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+ * system whose files have one name only VIX_E_NOT_SUPPORTED.
  *
  * Requirements:
  * Both names are terminated.
  */
-VixError VixDiskLib_Rename(const char *srcFileName, const char *dstFileName);
+VixError VixDiskLib_Rename(const char *srcFileName,
+                           const char *dstFileName);
 
 /**
- * Copies a disk to a new one. `createParams` says what the copy shall be; its capacity is that of the source.
+ * Copies a disk, with its parents as one, to a new disk. `createParams` says what the copy shall be: kind, adapter and
+ * hardware version; NULL means one growing file with those of the source. The capacity is that of the source in any case.
+ * Grains of zeros take no space in kinds that grow. The copy has an identity of its own.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * An existing target is refused with VIX_E_FILE_ALREADY_EXISTS, or with `overWrite` replaced once the copy is complete.
+ * After a failure there is no copy, and what existed is untouched. `progressFunc` is called on this thread, with 100 last.
  *
  * Requirements:
  * The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during
@@ -1567,7 +1574,8 @@ VixError VixDiskLib_Clone(VixDiskLibConnection dstConnection,
 /**
  * Bytes that a copy of the disk would take. `cloneDiskType` VIXDISKLIB_DISK_UNKNOWN means the type of the disk.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * For types that grow, the data of the disk is read to find zeros, and for streamOptimized it is also compressed: the answer
+ * is exact and takes as long as that takes.
  *
  * Requirements:
  * `spaceNeeded` can be written.

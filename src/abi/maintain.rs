@@ -54,9 +54,9 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
     })
 }
 
-/// Deletes a disk: its descriptor and its extents, not its parents.
+/// Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
 ///
 /// # Safety
 /// `path` is terminated.
@@ -65,10 +65,9 @@ pub unsafe extern "C" fn VixDiskLib_Unlink(
     connection: VixDiskLibConnection,
     path: *const c_char,
 ) -> VixError {
-    on_connection("VixDiskLib_Unlink", connection, |_| {
+    on_connection("VixDiskLib_Unlink", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(path, "path") }?;
-        not_in_this_build("delete disks")
+        connection.unlink(unsafe { args::path(path, "path") }?)
     })
 }
 
@@ -134,9 +133,11 @@ pub unsafe extern "C" fn VixDiskLib_Defragment(
     })
 }
 
-/// Renames a local disk and its extents.
+/// Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+/// follow; others lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+/// system whose files have one name only VIX_E_NOT_SUPPORTED.
 ///
 /// # Safety
 /// Both names are terminated.
@@ -147,18 +148,18 @@ pub unsafe extern "C" fn VixDiskLib_Rename(
 ) -> VixError {
     guard("VixDiskLib_Rename", || {
         // SAFETY: forwarded from this function's contract.
-        unsafe {
-            args::path(srcFileName, "srcFileName")?;
-            args::path(dstFileName, "dstFileName")?;
-        }
-        process().running().ok_or_else(not_initialised)?;
-        not_in_this_build("rename disks")
+        let (from, to) =
+            unsafe { (args::path(srcFileName, "srcFileName")?, args::path(dstFileName, "dstFileName")?) };
+        process().running().ok_or_else(not_initialised)?.library.rename(from, to)
     })
 }
 
-/// Copies a disk to a new one. `createParams` says what the copy shall be; its capacity is that of the source.
+/// Copies a disk, with its parents as one, to a new disk. `createParams` says what the copy shall be: kind, adapter and
+/// hardware version; NULL means one growing file with those of the source. The capacity is that of the source in any case.
+/// Grains of zeros take no space in kinds that grow. The copy has an identity of its own.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// An existing target is refused with VIX_E_FILE_ALREADY_EXISTS, or with `overWrite` replaced once the copy is complete.
+/// After a failure there is no copy, and what existed is untouched. `progressFunc` is called on this thread, with 100 last.
 ///
 /// # Safety
 /// The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during
@@ -174,21 +175,25 @@ pub unsafe extern "C" fn VixDiskLib_Clone(
     progressCallbackData: *mut c_void,
     overWrite: Bool,
 ) -> VixError {
-    on_connection("VixDiskLib_Clone", dstConnection, |_| {
-        let _ = (createParams, progressFunc, progressCallbackData, overWrite);
-        connection(srcConnection)?;
+    on_connection("VixDiskLib_Clone", dstConnection, |target| {
+        let source = connection(srcConnection)?;
         // SAFETY: forwarded from this function's contract.
-        unsafe {
-            args::path(dstPath, "dstPath")?;
-            args::path(srcPath, "srcPath")?;
-        }
-        not_in_this_build("clone disks")
+        let (to, from, spec, mut progress) = unsafe {
+            (
+                args::path(dstPath, "dstPath")?,
+                args::path(srcPath, "srcPath")?,
+                args::copy_spec(createParams)?,
+                args::progress(progressFunc, progressCallbackData),
+            )
+        };
+        target.copy_disk(to, &source, from, spec.as_ref(), overWrite != 0, &mut progress)
     })
 }
 
 /// Bytes that a copy of the disk would take. `cloneDiskType` VIXDISKLIB_DISK_UNKNOWN means the type of the disk.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// For types that grow, the data of the disk is read to find zeros, and for streamOptimized it is also compressed: the answer
+/// is exact and takes as long as that takes.
 ///
 /// # Safety
 /// `spaceNeeded` can be written.
@@ -198,13 +203,15 @@ pub unsafe extern "C" fn VixDiskLib_SpaceNeededForClone(
     cloneDiskType: DiskTypeRaw,
     spaceNeeded: *mut u64,
 ) -> VixError {
-    on_disk("VixDiskLib_SpaceNeededForClone", diskHandle, |_| {
+    on_disk("VixDiskLib_SpaceNeededForClone", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::out(spaceNeeded, "spaceNeeded") }?;
-        if cloneDiskType != SAME_TYPE {
-            args::disk_type(cloneDiskType)?;
-        }
-        not_in_this_build("compute the size of clones")
+        let place = unsafe { args::out(spaceNeeded, "spaceNeeded") }?;
+        let kind = match cloneDiskType {
+            SAME_TYPE => None,
+            raw => Some(args::disk_type(raw)?),
+        };
+        place.set(disk.space_for_copy(kind)?);
+        Ok(())
     })
 }
 

@@ -9,9 +9,11 @@
 //! Formats say where bytes are; this room moves them. It does not know where storages come from.
 #![forbid(unsafe_code)]
 
+pub mod anatomy;
 pub mod blocks;
 pub mod check;
 pub mod cid;
+pub mod copy;
 pub mod link;
 pub mod open;
 pub mod owner;

@@ -22,8 +22,10 @@ use crate::format::sesparse::SeSparse;
 use crate::format::sparse::Header;
 use crate::format::sparse::Sparse;
 use crate::format::sparse::SparseOptions;
+use crate::format::stream::PackOptions;
 use crate::format::stream::Stream;
 use crate::format::stream::StreamOptions;
+use crate::format::stream::StreamSink;
 use crate::logging::Log;
 use crate::storage::Access;
 use crate::storage::Identity;
@@ -51,6 +53,8 @@ pub struct OpenOptions {
     pub table_cache: usize,
     /// Bytes for inflated grains, all links together.
     pub grain_cache: usize,
+    /// How grains of a new stream file are packed.
+    pub pack: PackOptions,
     /// Where oddities are told.
     pub log: Log,
 }
@@ -350,15 +354,16 @@ fn open_hosted_sparse(
     }
     storage.read_at(&mut sector, 0)?;
     if Header::parse(&sector, size)?.is_compressed() {
-        if write {
-            return Err(Error::new(
-                ErrorKind::ReadOnly,
-                "a stream-optimised disk cannot be opened for writing",
-            ));
-        }
-        let (log, name) = (options.log.clone(), name.to_owned());
-        let stream = Stream::open(storage, &StreamOptions { cache_bytes: options.grain_cache, log, name })?;
+        let stream_options = StreamOptions {
+            cache_bytes: options.grain_cache,
+            log: options.log.clone(),
+            name: name.to_owned(),
+        };
+        let stream = Stream::open(storage.clone(), &stream_options)?;
         let text = stream.embedded_descriptor()?;
+        if write {
+            return Ok((Box::new(StreamSink::open(storage, &stream, options.pack, name)?), text));
+        }
         return Ok((Box::new(stream), text));
     }
     let (log, name) = (options.log.clone(), name.to_owned());

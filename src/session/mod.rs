@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 pub mod connect;
+pub mod copy;
 mod create;
 pub mod library;
+mod maintain;
 pub mod metadata;
 pub mod open_disk;
 mod repair;
@@ -16,5 +18,6 @@ pub use crate::format::create::DiskType;
 pub use crate::format::geometry::Adapter;
 pub use crate::format::geometry::Geometry;
 pub use connect::{ConnectParams, Connection, Credentials, DiskSpec};
+pub use copy::CopySpec;
 pub use library::Library;
 pub use open_disk::{AllocatedBlocks, DiskInfo, OpenDisk, OpenFlags};

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bitflags::bitflags;
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::disk::Disk;
 use crate::disk::open::OpenOptions;
 use crate::engine::inflight::Gate;
@@ -18,11 +19,13 @@ use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::geometry::{Adapter, Geometry};
+use crate::format::stream::PackOptions;
 use crate::logging::Log;
 use crate::session::library::Library;
 use crate::session::metadata;
 use crate::storage::Access;
 use crate::storage::lock::DiskLock;
+use crate::storage::os;
 use crate::transport;
 use crate::transport::local;
 use crate::transport::local::LocalFolder;
@@ -92,7 +95,7 @@ pub struct OpenDisk {
 }
 
 /// Counts a call while it runs.
-struct Inside<'a>(&'a Gate);
+pub(super) struct Inside<'a>(&'a Gate);
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
@@ -104,6 +107,8 @@ impl Drop for Inside<'_> {
 const LOCK_WAIT: Duration = Duration::from_millis(3500);
 /// Requests from here on are given to another processor while this one does the next.
 const WORTH_SHARING: usize = 256 * 1024;
+/// Threads that pack one disk: more would pass what one thread can feed and write.
+const PACKERS: usize = 8;
 /// Most chunks of one query.
 const MAX_CHUNKS: u64 = 512 * 1024;
 /// Smallest chunk of a query, in sectors.
@@ -124,6 +129,7 @@ impl OpenDisk {
             single_link: flags.contains(OpenFlags::SINGLE_LINK),
             table_cache: config.grain_table_cache(),
             grain_cache: config.inflated_grain_cache(),
+            pack: pack_options(&config),
             log: log.clone(),
         };
         let label = place.label.clone();
@@ -156,7 +162,7 @@ impl OpenDisk {
         }
     }
 
-    fn enter(&self) -> Result<Inside<'_>> {
+    pub(super) fn enter(&self) -> Result<Inside<'_>> {
         match self.calls.enter() {
             true => Ok(Inside(&self.calls)),
             false => Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label))),
@@ -166,6 +172,11 @@ impl OpenDisk {
     /// The path it was opened by.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// The disk below, for tools of this crate.
@@ -350,6 +361,13 @@ impl Watched for OpenDisk {
                 .warning(|| format!("{}: {e}; writing is refused until it is reopened", self.label));
         }
     }
+}
+
+/// How stream files are packed: on every processor.
+pub(super) fn pack_options(config: &Config) -> PackOptions {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = if processors == 1 { 0 } else { processors.min(PACKERS) };
+    PackOptions { level: config.compression_level(), workers, shield: os::with_signals_blocked }
 }
 
 /// Takes the lock that VMware's programs look for.

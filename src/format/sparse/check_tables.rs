@@ -162,7 +162,8 @@ impl Side {
 fn fixed_places(header: &Header) -> Vec<Range<u64>> {
     let sectors = |bytes: Range<u64>| bytes.start / SECTOR..bytes.end.div_ceil(SECTOR);
     let directory = |place: u64| place..place + header.directory_bytes();
-    let mut places = vec![0..1];
+    let header_sector = 0..1;
+    let mut places = Vec::from([header_sector]);
     places.extend(header.descriptor.clone().map(sectors));
     places.extend(header.redundant.into_iter().chain(header.directory).map(directory).map(sectors));
     places

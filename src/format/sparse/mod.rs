@@ -11,7 +11,8 @@
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
-//! [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
+//! [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed
+//! files share [`Header`] and nothing else.
 
 mod body;
 pub mod check;
