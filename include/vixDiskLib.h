@@ -1609,9 +1609,11 @@ VixError VixDiskLib_Attach(VixDiskLibHandle parent,
                            VixDiskLibHandle child);
 
 /**
- * Checks a sparse disk, and mends it if `repair` is not 0. The result says whether the check could be run.
+ * Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Without `repair`, VIX_OK says that the check was made, not that the disk is sound. With `repair`, VIX_OK says that
+ * nothing is wrong any more, and VIX_E_DISK_CANTREPAIR that something is left that could be mended only by guessing.
+ * Only the named link is mended; a content id that does not fit its parent is reported and left.
  *
  * Requirements:
  * `filename` is terminated.

@@ -273,9 +273,11 @@ fn check_two(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> Result<()> {
     Ok(())
 }
 
-/// Checks a sparse disk, and mends it if `repair` is not 0. The result says whether the check could be run.
+/// Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Without `repair`, VIX_OK says that the check was made, not that the disk is sound. With `repair`, VIX_OK says that
+/// nothing is wrong any more, and VIX_E_DISK_CANTREPAIR that something is left that could be mended only by guessing.
+/// Only the named link is mended; a content id that does not fit its parent is reported and left.
 ///
 /// # Safety
 /// `filename` is terminated.
@@ -285,10 +287,9 @@ pub unsafe extern "C" fn VixDiskLib_CheckRepair(
     filename: *const c_char,
     repair: Bool,
 ) -> VixError {
-    on_connection("VixDiskLib_CheckRepair", connection, |_| {
-        let _ = repair;
+    on_connection("VixDiskLib_CheckRepair", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(filename, "filename") }?;
-        not_in_this_build("check disks")
+        let path = unsafe { args::path(filename, "filename") }?;
+        connection.check_repair(path, repair != 0)
     })
 }

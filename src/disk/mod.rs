@@ -12,6 +12,7 @@
 pub mod anatomy;
 pub mod attach;
 pub mod blocks;
+pub mod check;
 pub mod cid;
 pub mod copy;
 pub mod link;

@@ -11,6 +11,7 @@ pub mod library;
 mod maintain;
 pub mod metadata;
 pub mod open_disk;
+mod repair;
 
 pub use crate::engine::pool::Completion;
 pub use crate::format::create::CreateSpec;

@@ -205,11 +205,6 @@ impl OpenDisk {
         &self.label
     }
 
-    /// The library it belongs to.
-    pub(super) fn library(&self) -> &Arc<Library> {
-        &self.library
-    }
-
     /// The disk below, for tools of this crate.
     pub fn disk(&self) -> &Disk {
         &self.disk

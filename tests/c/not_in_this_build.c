@@ -28,7 +28,6 @@ int main(int argc, char **argv) {
     CHECK(space == 7);
     REFUSED(VixDiskLib_IsAttachPossible(disk, disk));
     REFUSED(VixDiskLib_Attach(disk, disk));
-    REFUSED(VixDiskLib_CheckRepair(on, argv[1], TRUE));
     CODE(VixDiskLib_Close(disk), VIX_OK);
     CODE(VixDiskLib_Open(on, argv[1], VIXDISKLIB_FLAG_OPEN_READ_ONLY, &disk), VIX_OK);
     CODE(VixDiskLib_Close(disk), VIX_OK);
