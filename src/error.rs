@@ -76,6 +76,8 @@ pub enum ErrorKind {
     Corrupt,
     /// Damage that repair can mend; writing is refused until then.
     NeedsRepair,
+    /// Damage that repair cannot mend, or not without guessing.
+    CantRepair,
     /// The parent of a link could not be opened.
     ParentMissing,
     /// The parent changed since the child was made.

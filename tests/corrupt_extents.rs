@@ -63,10 +63,13 @@ use Leads::Refused;
 /// What each number of a format leads to: the first entry whose text begins the number's name counts.
 type Table = &'static [(&'static str, Leads)];
 
+/// A second reader, or why it refuses the file.
+type Judged = Result<Box<dyn Oracle>, &'static str>;
+
 /// A format under test: how it opens, and the second reader.
 struct Format {
     open: fn(&Arc<Holey>) -> Result<Box<dyn Image>>,
-    oracle: fn(Arc<Holey>) -> Result<Box<dyn Oracle>, &'static str>,
+    oracle: fn(Arc<Holey>) -> Judged,
     table: Table,
 }
 

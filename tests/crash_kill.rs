@@ -361,7 +361,7 @@ fn a_killed_process_loses_at_most_the_last_second_of_a_child() {
         let connection = Vix::started().connect(false).expect("a connection");
         connection.must_create(&base, Spec::new(Kind::Sparse, SECTORS));
         // The parent holds data in every second piece of 1000 sectors, so that grains are copied up partly.
-        let in_parent = |sector: u64| sector / 1000 % 2 == 0;
+        let in_parent = |sector: u64| (sector / 1000).is_multiple_of(2);
         let disk = connection.must_open(&base, flags::READ_WRITE);
         for start in (0..SECTORS).step_by(1000).filter(|start| in_parent(*start)) {
             let count = 1000.min(SECTORS - start);

@@ -128,7 +128,10 @@ impl Story {
             }
             scan_agrees_with_map(&image);
             if round == 0 {
-                write(&image, self.parent.as_deref(), 0, &[], false)?;
+                // Writing goes on after the repair, here with what is there already, next to and into everything else.
+                for at in [0, content.len() / 2 / 512 * 512, content.len() - 512] {
+                    write(&image, self.parent.as_deref(), at as u64, &content[at..at + 512], false)?;
+                }
                 image.finish()?;
             }
         }
@@ -138,7 +141,7 @@ impl Story {
 
 fn layouts() -> [Layout; 3] {
     let small = Layout::new(16 * 60 + 5, 16);
-    [small, Layout { tables: false, ..Layout::new(8 * 512 * 2 + 9, 8) }, Layout { redundant: false, ..small }]
+    [small, Layout { tables: false, ..Layout::new(8 * 512 + 9, 8) }, Layout { redundant: false, ..small }]
 }
 
 #[test]

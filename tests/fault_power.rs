@@ -265,7 +265,7 @@ fn apply(file: &Holey, change: &Change, survives: Survives, dice: &mut Dice) {
             Survives::All => file.set_len(*len).unwrap(),
             Survives::None | Survives::Small => {}
             Survives::Big => file.set_len(*len).unwrap(),
-            Survives::Some(_) if dice.roll() % 3 > 0 => file.set_len(*len).unwrap(),
+            Survives::Some(_) if !dice.roll().is_multiple_of(3) => file.set_len(*len).unwrap(),
             Survives::Some(_) => {}
         },
         Change::Write { at, bytes } => {

@@ -1,6 +1,7 @@
 //! New disks: the bytes that a layout lists, and what other programs make of them.
 //!
 //! The comparison with qemu-img is left out, with a line that says so, where the program is missing.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::os::unix::fs::FileExt;

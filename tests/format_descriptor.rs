@@ -1,6 +1,7 @@
 //! Descriptors: grammar, refusals, changes, round trips, and every descriptor of the image set.
 //!
 //! `VIX_IMAGES` names the folder of the image set (default `../shared/images`); without it those tests say so and pass.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Read;

@@ -18,6 +18,7 @@ use crate::sparse_images::options;
 use crate::sparse_images::read;
 use crate::sparse_images::read_all;
 use crate::sparse_images::scan_agrees_with_map;
+use crate::sparse_images::seeded;
 use crate::sparse_images::shared;
 use crate::sparse_images::write;
 
@@ -149,7 +150,7 @@ fn use_hostile(bytes: &[u8]) -> Vec<ErrorKind> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(seeded(400))]
 
     #[test]
     fn altered_metadata_leads_to_errors_only(

@@ -24,7 +24,9 @@ use crate::sparse_images::Lines;
 use crate::sparse_images::options;
 use crate::sparse_images::read_all;
 use crate::sparse_images::scan_agrees_with_map;
+use crate::sparse_images::seeded;
 use crate::sparse_images::shared;
+use crate::sparse_images::skip;
 use crate::sparse_images::write;
 
 fn memory(bytes: Vec<u8>) -> Arc<MemoryStorage> {
@@ -505,7 +507,7 @@ fn steps(capacity: u64) -> impl Strategy<Value = Vec<Step>> {
 const MODEL_CAPACITY: u64 = 128 * 600 - 77;
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(seeded(24))]
 
     #[test]
     fn a_disk_behaves_like_an_array(steps in steps(MODEL_CAPACITY * 512), grain in prop_oneof![Just(16u64), Just(128)]) {
@@ -544,7 +546,7 @@ proptest! {
 #[test]
 fn qemu_reads_what_was_written_into_its_images() {
     if Command::new("qemu-img").arg("--version").output().is_err() {
-        eprintln!("skipped: no qemu-img");
+        skip::<()>("no qemu-img");
         return;
     }
     let dir = tempfile::tempdir().unwrap();

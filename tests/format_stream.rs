@@ -698,7 +698,9 @@ fn a_range_without_packed_data_is_not_read_as_such() {
 #[test]
 fn a_grain_larger_than_the_cache_is_kept_alone() {
     let mut writer = Writer::new(Style { sectors: 8192, grain: 2048, ..PLAIN });
-    (0..4).for_each(|number| drop(writer.grain(number, &pattern(number, 1 << 20))));
+    for number in 0..4 {
+        writer.grain(number, &pattern(number, 1 << 20));
+    }
     let counting = Arc::new(Counting(memory(writer.finish()), AtomicUsize::new(0)));
     let stream = Stream::open(Arc::clone(&counting) as _, &options(1)).unwrap();
     let mut buf = [0; 4096];

@@ -416,19 +416,24 @@ const NAME_INVALID: u64 = 22;
 /// Memory that a process may have beyond what it has at the start of a hostile read.
 const HEADROOM: u64 = 64 << 20;
 
+/// The hostile images of the set: those of the table that it has. A small set may have none.
+fn hostile_images() -> Vec<&'static str> {
+    let images = Images::find();
+    HOSTILE.iter().map(|(name, _)| *name).filter(|name| images.has(&format!("vmdk/hostile/{name}"))).collect()
+}
+
 #[test]
 fn hostile_images_lead_to_errors_in_bounded_time_and_memory() {
-    let images = Images::find();
-    if !images.has("vmdk/hostile/afl9.vmdk") {
-        common::scratch::skip("the hostile images are not in this set");
-        return;
-    }
+    let present = hostile_images();
+    let Some(first) = present.first() else {
+        return common::scratch::note("this set of images has no hostile ones");
+    };
     in_child_within(Duration::from_secs(30), || {
-        let unpacked = Images::find().unpack("vmdk/hostile/afl9.vmdk");
+        let unpacked = Images::find().unpack(&format!("vmdk/hostile/{first}"));
         let vix = Vix::started();
         common::process::limit_address_space(common::process::address_space() + HEADROOM);
         let mut wrong = Vec::new();
-        for (name, wanted) in HOSTILE {
+        for (name, wanted) in HOSTILE.iter().filter(|(name, _)| present.contains(name)) {
             let started = std::time::Instant::now();
             if let Err(fault) = hostile(vix, &unpacked.sibling(name), wanted) {
                 wrong.push(format!("{name}: {fault}"));
@@ -445,12 +450,10 @@ fn hostile_images_lead_to_errors_in_bounded_time_and_memory() {
 /// Every hostile file has a wanted behaviour in the table.
 #[test]
 fn no_hostile_image_is_left_out() {
-    let images = Images::find();
-    if !images.has("vmdk/hostile/afl9.vmdk") {
-        common::scratch::skip("the hostile images are not in this set");
-        return;
-    }
-    let unpacked = images.unpack("vmdk/hostile/afl9.vmdk");
+    let Some(first) = hostile_images().first().copied() else {
+        return common::scratch::note("this set of images has no hostile ones");
+    };
+    let unpacked = Images::find().unpack(&format!("vmdk/hostile/{first}"));
     for (name, _) in folder_state(unpacked.folder()) {
         let known = HOSTILE.iter().any(|(listed, _)| *listed == name);
         assert!(known || name == "sesparse-dirty-sesparse.vmdk", "{name} has no wanted behaviour");

@@ -98,28 +98,6 @@ fn impossible_disks_are_refused_and_leave_nothing() {
     });
 }
 
-/// A kind that this build does not make is refused with the code that says so.
-#[test]
-fn other_kinds_work_or_are_refused_cleanly() {
-    in_child(|| {
-        let connection = Vix::started().connect(false).expect("a connection");
-        for kind in [Kind::SplitSparse, Kind::SplitFlat] {
-            let folder = scratch::folder();
-            let path = folder.path().join("d.vmdk");
-            let result = connection.create(&path, Spec::new(kind, 4096));
-            if result == code::OK {
-                let disk = connection.must_open(&path, flags::READ_WRITE);
-                disk.must_write(0, &stamps(0, 200, 1));
-                assert_eq!(disk.must_read(0, 200), stamps(0, 200, 1));
-                assert_eq!(disk.close(), code::OK);
-            } else {
-                assert_eq!(result, code::NOT_SUPPORTED, "{kind:?}");
-                assert_eq!(names(folder.path()), [] as [&str; 0], "{kind:?} leaves nothing");
-            }
-        }
-    });
-}
-
 /// Programs compare the geometry of a restored disk with that of its source, whatever adapter each was made with.
 #[test]
 fn the_geometry_is_a_stable_function_of_the_capacity() {

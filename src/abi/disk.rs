@@ -16,7 +16,6 @@ use crate::abi::fence::not_initialised;
 use crate::abi::fence::on_connection;
 use crate::abi::fence::on_disk;
 use crate::abi::fence::refusal;
-use crate::abi::fence::say;
 use crate::abi::fence::text_of;
 use crate::abi::give;
 use crate::abi::handle::Found;
@@ -33,6 +32,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Level;
+use crate::logging::Sink;
 use crate::session::Connection;
 use crate::session::DiskSpec;
 use crate::session::OpenDisk;
@@ -121,21 +121,18 @@ fn open(connection: &Arc<Connection>, on: Token, path: &Path, flags: u32) -> Res
     Ok(token)
 }
 
-/// Two lines that programs and support engineers look for.
+/// Two lines that programs and support engineers look for, said whatever the log level is.
 fn tell_of_failure(path: &Path, error: &Error) {
+    let Some(running) = process().running() else { return };
     let code = code_of(error.kind());
     let (path, text) = (path.display(), text_of(code));
     let symbol = entry(code).map_or("?", |(name, _)| name);
-    say(Level::Info, || {
-        format!(
-            "VixDiskLib: VixDiskLib_OpenEx: Cannot open disk {path}. Error {code} ({text}) (DiskLib error {code}: {symbol}) \
-             at {}.",
-            line!()
-        )
-    });
-    say(Level::Info, || {
-        format!("VixDiskLib: VixDiskLib_Open: Cannot open disk {path}. Error {code} ({text}) at {}.", line!())
-    });
+    let failure = format!("Cannot open disk {path}. Error {code} ({text})");
+    let line = line!();
+    let inner =
+        format!("VixDiskLib: VixDiskLib_OpenEx: {failure} (DiskLib error {code}: {symbol}) at {line}.");
+    running.sink.line(Level::Info, &inner);
+    running.sink.line(Level::Info, &format!("VixDiskLib: VixDiskLib_Open: {failure} at {line}."));
 }
 
 /// Closes a disk after what is under way on it. The handle is gone even if an error is returned.

@@ -78,6 +78,7 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::UnsupportedFeature => number!("VIX_E_DISK_NOTSUPPORTED"),
         ErrorKind::Corrupt => number!("VIX_E_DISK_CANTREPAIR"),
         ErrorKind::NeedsRepair => number!("VIX_E_DISK_NEEDSREPAIR"),
+        ErrorKind::CantRepair => number!("VIX_E_DISK_CANTREPAIR"),
         ErrorKind::ParentMissing => number!("VIX_E_DISK_OPENPARENT"),
         ErrorKind::CidMismatch => number!("VIX_E_DISK_CID_MISMATCH"),
         ErrorKind::CapacityMismatch => number!("VIX_E_DISK_CAPACITY_MISMATCH"),

@@ -1,5 +1,5 @@
 //! Work on whole disks. Arguments and handles are checked in full; what this build cannot do yet is refused in one place,
-//! [`not_in_this_build`].
+//! `not_in_this_build`.
 
 use std::ffi::c_char;
 use std::ffi::c_void;

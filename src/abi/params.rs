@@ -301,11 +301,8 @@ mod tests {
             let mut words = [0_u64; 9];
             (words[1], words[4]) = (c"vc".as_ptr() as u64, cred_type);
             // SAFETY: 72 bytes, and not from this library.
-            assert_eq!(
-                unsafe { super::read(words.as_ptr().cast(), 8) }.unwrap_err().kind(),
-                kind,
-                "{cred_type}"
-            );
+            let refused = unsafe { super::read(words.as_ptr().cast(), 8) }.unwrap_err();
+            assert_eq!(refused.kind(), kind, "{cred_type}");
         }
     }
 

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::Image;
 use crate::format::Mapping;
 use crate::format::descriptor::Descriptor;
+use crate::format::sparse::embedded;
 use crate::storage::Folder;
 use crate::storage::Storage;
 
@@ -165,34 +166,14 @@ impl Link {
 }
 
 impl Text {
-    /// Puts `bytes` in the place of the text: a file is replaced in one step, an embedded area is overwritten where it
-    /// differs.
+    /// Puts `bytes` in the place of the text, in one step.
     pub(super) fn rewrite(&mut self, bytes: &[u8]) -> Result<()> {
         match &self.place {
             TextPlace::File { folder, name } => {
                 self.storage = folder.replace(name, bytes)?;
                 Ok(())
             }
-            TextPlace::Embedded(area) => {
-                let len = usize::try_from(area.end - area.start).unwrap_or(usize::MAX);
-                if bytes.len() > len {
-                    return Err(Error::new(
-                        ErrorKind::DiskFull,
-                        format!("{} bytes do not fit the embedded area of {len} bytes", bytes.len()),
-                    ));
-                }
-                let mut before = vec![0; len];
-                self.storage.read_at(&mut before, area.start)?;
-                let mut after = vec![0; len];
-                after[..bytes.len()].copy_from_slice(bytes);
-                const SECTOR: usize = crate::units::SECTOR as usize;
-                for (i, (old, new)) in before.chunks(SECTOR).zip(after.chunks(SECTOR)).enumerate() {
-                    if old != new {
-                        self.storage.write_at(new, area.start + (i * SECTOR) as u64)?;
-                    }
-                }
-                self.storage.flush()
-            }
+            TextPlace::Embedded(area) => embedded::replace(&*self.storage, area, bytes),
         }
     }
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create;
 use crate::format::create::CreateSpec;
-use crate::format::create::DiskType;
-use crate::format::create::Layout;
 use crate::format::create::NewFile;
 use crate::format::create::NewIdentity;
-use crate::format::stream::write;
+use crate::format::create::Piece;
 use crate::session::library::Library;
 use crate::storage::Storage;
 use crate::storage::file::FileStorage;
+use crate::storage::names;
+use crate::storage::names::NewNames;
 use crate::storage::os;
 
 /// Makes the disk `spec` at `path`, which must not exist. What was made before a failure is removed again.
@@ -30,17 +30,12 @@ pub(super) fn create_local(
             format!("{} names no file, or not in UTF-8", path.display()),
         ));
     };
-    if std::fs::symlink_metadata(path).is_ok() {
-        return Err(Error::new(ErrorKind::AlreadyExists, format!("{} exists", path.display())));
-    }
     let mut random = [0; 28];
     os::random_bytes(&mut random).context(|| "random identity")?;
-    let layout = layout_of(spec, name, &NewIdentity::from_random(&random))?;
+    let layout = create::layout(spec, name, &NewIdentity::from_random(&random))?;
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     progress(0);
-    let mut made = Made { files: Vec::new(), keep: false };
-    write_files(&layout, folder, &mut made, progress)?;
-    made.keep = true;
+    make_files(&layout.files, folder, progress)?.keep();
     progress(100);
     library.log().info(|| {
         format!("VixDiskLib: created {} ({:?}, {} sectors)", path.display(), spec.disk_type, spec.capacity.0)
@@ -48,44 +43,23 @@ pub(super) fn create_local(
     Ok(())
 }
 
-/// The files of the disk types this build makes.
-pub(super) fn layout_of(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
-    match spec.disk_type {
-        DiskType::MonolithicSparse => create::monolithic_sparse(spec, name, identity),
-        DiskType::MonolithicFlat => create::monolithic_flat(spec, name, identity),
-        DiskType::StreamOptimized => write::stream_optimized(spec, name, identity),
-        other => {
-            Err(Error::new(ErrorKind::NotSupported, format!("disks of type {other:?} cannot be made yet")))
-        }
-    }
-}
-
-/// The files made so far; removed when dropped unless kept.
-struct Made {
-    files: Vec<PathBuf>,
-    keep: bool,
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        if !self.keep {
-            self.files.iter().for_each(|file| {
-                let _ = std::fs::remove_file(file); // the error that led here is the one to tell
-            });
-        }
-    }
-}
-
-/// Writes every file and makes them and their names durable.
-fn write_files(layout: &Layout, folder: &Path, made: &mut Made, progress: &mut dyn FnMut(u8)) -> Result<()> {
-    let total: u64 = layout.files.iter().map(|file| file.len).sum::<u64>().max(1);
-    let mut before = 0;
-    let mut last = 0;
-    for file in &layout.files {
+/// Makes files of a layout in `folder`: none of them has a name before it is complete, and the last one gets its name when
+/// those of all others are stable.
+pub(super) fn make_files(files: &[NewFile], folder: &Path, progress: &mut dyn FnMut(u8)) -> Result<NewNames> {
+    for file in files {
         let path = folder.join(&file.name);
-        let storage = FileStorage::create(&path)?;
-        made.files.push(path);
-        write_file(&storage, file, &mut |bytes| {
+        if std::fs::symlink_metadata(&path).is_ok() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{} exists", path.display())));
+        }
+    }
+    let total: u64 = files.iter().map(|file| file.len).sum::<u64>().max(1);
+    let (mut before, mut last) = (0, 0);
+    let mut made = NewNames::default();
+    for (i, file) in files.iter().enumerate() {
+        if i > 0 && i + 1 == files.len() {
+            names::flush_folder(folder)?;
+        }
+        make_file(file, folder.join(&file.name), &mut made, &mut |bytes| {
             let percent = u8::try_from(u128::from(before + bytes) * 99 / u128::from(total)).unwrap_or(99);
             if percent > last {
                 last = percent;
@@ -94,17 +68,40 @@ fn write_files(layout: &Layout, folder: &Path, made: &mut Made, progress: &mut d
         })?;
         before += file.len;
     }
-    std::fs::File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .context(|| format!("making the names in {} durable", folder.display()))
+    names::flush_folder(folder)?;
+    Ok(made)
 }
 
-fn write_file(storage: &FileStorage, file: &NewFile, progress: &mut dyn FnMut(u64)) -> Result<()> {
+fn make_file(
+    file: &NewFile,
+    path: PathBuf,
+    made: &mut NewNames,
+    progress: &mut dyn FnMut(u64),
+) -> Result<()> {
+    if let Some(storage) = FileStorage::create_unnamed(&path) {
+        fill(&storage, file, progress)?;
+        storage.flush()?;
+        storage.give_name()?;
+        made.add(path);
+        return Ok(());
+    }
+    let storage = FileStorage::create(&path)?;
+    made.add(path);
+    // Its beginning comes last: without it, it is nothing that could be opened.
+    let mut rest = file.clone();
+    let first: Vec<Piece> = rest.pieces.drain(..1.min(file.pieces.len())).collect();
+    fill(&storage, &rest, progress)?;
+    storage.flush()?;
+    first.iter().try_for_each(|piece| storage.write_at(&piece.bytes, piece.offset))?;
+    storage.flush()
+}
+
+/// Gives a file its length and content.
+fn fill(storage: &FileStorage, file: &NewFile, progress: &mut dyn FnMut(u64)) -> Result<()> {
     if file.preallocate {
-        storage.preallocate(file.len, progress)?;
+        storage.preallocate(0..file.len, progress)?;
     } else {
         storage.set_len(file.len)?;
     }
-    file.pieces.iter().try_for_each(|piece| storage.write_at(&piece.bytes, piece.offset))?;
-    storage.flush()
+    file.pieces.iter().try_for_each(|piece| storage.write_at(&piece.bytes, piece.offset))
 }

@@ -85,6 +85,21 @@ impl FileStorage {
         Ok(Self { file, path: path.to_owned(), device: false, direct: None })
     }
 
+    /// Makes a file that has no name until [`FileStorage::give_name`]: if this process dies before, nothing of it is left.
+    /// `path` will be its name. `None` where the file system has no such thing.
+    pub fn create_unnamed(path: &Path) -> Option<Self> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let flags = libc::O_TMPFILE | libc::O_CLOEXEC;
+        let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(folder).ok()?;
+        let nameable = Path::new("/proc/self/fd").exists(); // the door to naming it
+        nameable.then(|| Self { file, path: path.to_owned(), device: false, direct: None })
+    }
+
+    /// Gives the file of [`FileStorage::create_unnamed`] its name; an existing one is an error.
+    pub fn give_name(&self) -> Result<()> {
+        os::name_file(&self.file, &self.path).context(|| format!("naming {}", self.label()))
+    }
+
     /// Who this file is, to find loops.
     pub fn identity(&self) -> Result<Identity> {
         let meta = self.file.metadata().context(|| self.label())?;
@@ -106,21 +121,22 @@ impl FileStorage {
         os::unlock(&self.file);
     }
 
-    /// Reserves space for `len` bytes, which read as zeros; writes zeros where the file system cannot reserve.
-    pub fn preallocate(&self, len: u64, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        if len == 0
-            || os::preallocate(&self.file, len)
-                .context(|| format!("reserving {len} bytes for {}", self.label()))?
+    /// Reserves space for the bytes of `range`, which lies behind the end of the file: it reaches to the end of `range`
+    /// afterwards, and they read as zeros. Writes zeros where the file system cannot reserve.
+    pub fn preallocate(&self, range: Range<u64>, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        if range.is_empty()
+            || os::preallocate(&self.file, range.clone())
+                .context(|| format!("reserving bytes {range:?} of {}", self.label()))?
         {
             return Ok(());
         }
         let zeros = vec![0; WRITE_PIECE];
-        let mut at = 0;
-        while at < len {
-            let part = zeros.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        let mut at = range.start;
+        while at < range.end {
+            let part = zeros.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
             self.write_at(zeros.get(..part).unwrap_or_default(), at)?;
             at += part as u64;
-            progress(at);
+            progress(at - range.start);
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ pub mod file;
 pub mod lock;
 #[forbid(unsafe_code)]
 pub mod memory;
+#[forbid(unsafe_code)]
+pub mod names;
 pub mod os;
 
 use std::ffi::OsStr;

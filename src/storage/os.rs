@@ -2,9 +2,13 @@
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr::NonNull;
 
 /// Turns the `-1` of a system call into its error.
@@ -142,13 +146,27 @@ pub fn random_bytes(buf: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves space for the whole file without writing it. `Ok(false)`: the file system cannot.
-pub fn preallocate(file: &File, len: u64) -> io::Result<bool> {
-    let Ok(len) = libc::off64_t::try_from(len) else {
+/// Gives a file that was opened without a name its first one, which must be free.
+pub fn name_file(file: &File, path: &Path) -> io::Result<()> {
+    let now = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: both names are terminated.
+    let linked = unsafe {
+        libc::linkat(libc::AT_FDCWD, now.as_ptr(), libc::AT_FDCWD, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    };
+    check(i64::from(linked)).map(drop)
+}
+
+/// Reserves space for `range` of the file, which becomes as long as that, without writing. `Ok(false)`: the file system
+/// cannot.
+pub fn preallocate(file: &File, range: Range<u64>) -> io::Result<bool> {
+    let start = libc::off64_t::try_from(range.start).ok();
+    let len = range.end.checked_sub(range.start).and_then(|len| libc::off64_t::try_from(len).ok());
+    let Some((start, len)) = start.zip(len) else {
         return Err(io::Error::from_raw_os_error(libc::EFBIG));
     };
     // SAFETY: plain system call on an open descriptor.
-    match check(i64::from(unsafe { libc::fallocate64(file.as_raw_fd(), 0, 0, len) })) {
+    match check(i64::from(unsafe { libc::fallocate64(file.as_raw_fd(), 0, start, len) })) {
         Ok(_) => Ok(true),
         Err(e) => match e.raw_os_error() {
             Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL) => Ok(false),

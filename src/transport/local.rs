@@ -5,7 +5,6 @@
 //! be a virtual disk itself.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +22,7 @@ use crate::storage::Folder;
 use crate::storage::Place;
 use crate::storage::Storage;
 use crate::storage::file::FileStorage;
+use crate::storage::names;
 
 /// A folder of this machine as seen by the descriptors in it.
 #[derive(Debug)]
@@ -131,16 +131,14 @@ impl Folder for LocalFolder {
         let path = self.path.join(name);
         let what = || format!("rewriting {}", path.display());
         let before = std::fs::metadata(&path).context(what)?;
-        let mut temporary_name = name.to_owned();
-        temporary_name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = self.path.join(temporary_name);
+        let temporary = names::temporary(&self.path);
         let result = write_aside(&temporary, bytes, &before).and_then(|()| {
             // The lock moves to the file that takes the name, before it has the name.
             let access = Access { write: true, ..Access::READ };
             let storage = Arc::new(FileStorage::open(&temporary, access)?);
             self.lock(&storage)?;
             std::fs::rename(&temporary, &path).context(what)?;
-            File::open(&self.path).and_then(|folder| folder.sync_all()).context(what)?;
+            names::flush_folder(&self.path)?;
             Ok(storage as Arc<dyn Storage>)
         });
         if result.is_err() {

@@ -75,6 +75,20 @@ int main(int argc, char **argv) {
     CHECK(strstr(kept_log, "VixDiskLib: VixDiskLib_Open: Cannot open disk /nonexistent/100%s%n.vmdk. Error 4 (") != NULL);
     CHECK(strstr(kept_warn, "VixDiskLib_Open: ") != NULL && strstr(kept_warn, "100%s%n.vmdk") != NULL);
 
+    /* These two are said whatever the level is. */
+    snprintf(path, sizeof path, "%s/vddk.conf", folder);
+    {
+        FILE *file = fopen(path, "w");
+        CHECK(file != NULL && fputs("vixDiskLib.transport.LogLevel = 0\n", file) >= 0 && fclose(file) == 0);
+    }
+    CODE(VixDiskLib_InitEx(8, 0, NULL, NULL, NULL, NULL, path), VIX_OK);
+    kept_clear();
+    CODE(VixDiskLib_Open(busy, "/nonexistent/x.vmdk", VIXDISKLIB_FLAG_OPEN_READ_ONLY, &disk), VIX_E_FILE_NOT_FOUND);
+    CHECK(strstr(kept_log, "VixDiskLib_OpenEx: Cannot open disk") != NULL && kept_warn[0] == 0);
+    CODE(VixDiskLib_Init(8, 0, NULL, NULL, NULL, NULL), VIX_OK);
+    VixDiskLib_Exit();
+    VixDiskLib_Exit();
+
     /* Lines of any length arrive whole enough: the beginning, and the cause at the end. */
     kept_clear();
     strcpy(path, "/");

@@ -36,6 +36,9 @@ pub mod code {
     pub const ALREADY_EXISTS: u64 = 12;
     pub const ACCESS_ERROR: u64 = 13;
     pub const ALREADY_LOCKED: u64 = 15;
+    pub const NAME_INVALID: u64 = 22;
+    pub const FILE_TOO_BIG: u64 = 21;
+    pub const NAME_TOO_LONG: u64 = 20004;
     pub const BUFFER_TOO_SMALL: u64 = 24;
     pub const INVALID_HANDLE: u64 = 1000;
     pub const END_OF_FILE: u64 = 14005;
@@ -52,6 +55,9 @@ pub mod code {
     pub const INVALID_CONNECTION: u64 = 16054;
     pub const CORRUPT: u64 = 16062;
     pub const INVALID_DISK: u64 = 16063;
+    pub const CAPACITY_MISMATCH: u64 = 16067;
+    pub const PARENT_NOT_ALLOWED: u64 = 16068;
+    pub const ATTACH_ROOT_LINK: u64 = 16069;
     pub const ASYNC: u64 = 25000;
 }
 
@@ -76,6 +82,14 @@ pub enum Kind {
     SplitSparse = 3,
     /// Preallocated files of 2 GB.
     SplitFlat = 4,
+    /// ESX thick.
+    VmfsFlat = 5,
+    /// Compressed.
+    Stream = 6,
+    /// ESX thin.
+    VmfsThin = 7,
+    /// ESX delta.
+    VmfsSparse = 8,
 }
 
 /// Adapters.
@@ -160,12 +174,25 @@ pub struct Spec {
     pub adapter: u32,
     /// The hardware version.
     pub hw_version: u16,
+    /// Logical and physical sector size; 0 for those who do not say.
+    pub sector_sizes: (u32, u32),
 }
 
 impl Spec {
+    fn raw(self) -> CreateParams {
+        CreateParams {
+            kind: self.kind as u32,
+            adapter: self.adapter,
+            hw_version: self.hw_version,
+            capacity: self.capacity,
+            logical_sector: self.sector_sizes.0,
+            physical_sector: self.sector_sizes.1,
+        }
+    }
+
     /// A disk as nbdkit makes it by default: BusLogic, version 4.
     pub fn new(kind: Kind, capacity: u64) -> Self {
-        Self { kind, capacity, adapter: adapter::BUSLOGIC, hw_version: 4 }
+        Self { kind, capacity, adapter: adapter::BUSLOGIC, hw_version: 4, sector_sizes: (0, 0) }
     }
 }
 
@@ -255,6 +282,13 @@ pub fn library_path() -> PathBuf {
     path
 }
 
+/// Keeps the percentages that an operation reports.
+unsafe extern "C" fn note_progress(data: *mut c_void, percent: c_int) -> c_char {
+    // SAFETY: the vector that the caller below passes, alive for the call that reports.
+    unsafe { (*data.cast::<Vec<i32>>()).push(percent) };
+    1
+}
+
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
 }
@@ -335,6 +369,12 @@ impl Vix {
         let text = call!(self, "ListTransportModes", fn() -> *const c_char,);
         // SAFETY: a static text.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    }
+
+    /// `Rename`.
+    pub fn rename(&self, from: &Path, to: &Path) -> u64 {
+        let (from, to) = (c_path(from), c_path(to));
+        call!(self, "Rename", fn(*const c_char, *const c_char) -> u64, from.as_ptr(), to.as_ptr())
     }
 
     /// A local connection by `ConnectEx`, as nbdkit asks for it: an allocated, empty structure.
@@ -428,13 +468,8 @@ impl<'v> Connection<'v> {
 
     /// Creates a disk, with the percentages that were reported.
     pub fn create_watched(&self, path: &Path, spec: Spec) -> (u64, Vec<i32>) {
-        unsafe extern "C" fn progress(data: *mut c_void, percent: c_int) -> c_char {
-            // SAFETY: the vector below, alive for the call that reports.
-            unsafe { (*data.cast::<Vec<i32>>()).push(percent) };
-            1
-        }
         let mut seen: Vec<i32> = Vec::new();
-        let result = self.create_raw(path, spec, Some(progress), (&raw mut seen).cast());
+        let result = self.create_raw(path, spec, Some(note_progress), (&raw mut seen).cast());
         (result, seen)
     }
 
@@ -452,14 +487,7 @@ impl<'v> Connection<'v> {
 
     fn create_raw(&self, path: &Path, spec: Spec, progress: Option<ProgressFn>, data: *mut c_void) -> u64 {
         let path = c_path(path);
-        let params = CreateParams {
-            kind: spec.kind as u32,
-            adapter: spec.adapter,
-            hw_version: spec.hw_version,
-            capacity: spec.capacity,
-            logical_sector: 0,
-            physical_sector: 0,
-        };
+        let params = spec.raw();
         call!(
             self.vix,
             "Create",
@@ -469,6 +497,81 @@ impl<'v> Connection<'v> {
             &raw const params,
             progress,
             data
+        )
+    }
+
+    /// `Unlink`.
+    pub fn unlink(&self, path: &Path) -> u64 {
+        let path = c_path(path);
+        call!(self.vix, "Unlink", fn(Handle, *const c_char) -> u64, self.handle, path.as_ptr())
+    }
+
+    /// `Grow`, with the percentages that were reported.
+    pub fn grow(&self, path: &Path, capacity: u64, update_geometry: bool) -> (u64, Vec<i32>) {
+        let path = c_path(path);
+        let mut seen: Vec<i32> = Vec::new();
+        let result = call!(
+            self.vix,
+            "Grow",
+            fn(Handle, *const c_char, u64, c_char, Option<ProgressFn>, *mut c_void) -> u64,
+            self.handle,
+            path.as_ptr(),
+            capacity,
+            c_char::from(update_geometry),
+            Some(note_progress),
+            (&raw mut seen).cast()
+        );
+        (result, seen)
+    }
+
+    /// Clones a disk of `source` to this connection, with the percentages that were reported. Without a specification the
+    /// parameters are NULL.
+    pub fn clone_disk(
+        &self,
+        to: &Path,
+        source: &Connection<'_>,
+        from: &Path,
+        spec: Option<Spec>,
+        overwrite: bool,
+    ) -> (u64, Vec<i32>) {
+        let (to, from) = (c_path(to), c_path(from));
+        let mut seen: Vec<i32> = Vec::new();
+        let progress: (Option<ProgressFn>, *mut c_void) = (Some(note_progress), (&raw mut seen).cast());
+        let params = spec.map(Spec::raw);
+        let result = self.clone_raw(to.as_ptr(), source, from.as_ptr(), params, progress, overwrite);
+        (result, seen)
+    }
+
+    /// Clones with NULL for a missing path and for everything that may be NULL.
+    pub fn clone_null(&self, to: Option<&Path>, from: Option<&Path>) -> u64 {
+        let (to, from) = (to.map(c_path), from.map(c_path));
+        let pointer = |path: &Option<CString>| path.as_ref().map_or(null(), |path| path.as_ptr());
+        self.clone_raw(pointer(&to), self, pointer(&from), None, (None, null_mut()), false)
+    }
+
+    fn clone_raw(
+        &self,
+        to: *const c_char,
+        source: &Connection<'_>,
+        from: *const c_char,
+        params: Option<CreateParams>,
+        progress: (Option<ProgressFn>, *mut c_void),
+        overwrite: bool,
+    ) -> u64 {
+        type Params = *const CreateParams;
+        type Progress = Option<ProgressFn>;
+        call!(
+            self.vix,
+            "Clone",
+            fn(Handle, *const c_char, Handle, *const c_char, Params, Progress, *mut c_void, c_char) -> u64,
+            self.handle,
+            to,
+            source.handle,
+            from,
+            params.as_ref().map_or(null(), |params| &raw const *params),
+            progress.0,
+            progress.1,
+            c_char::from(overwrite)
         )
     }
 
@@ -751,6 +854,45 @@ impl Disk<'_> {
         };
         call!(self.vix, "FreeInfo", fn(*mut RawInfo), raw);
         copy
+    }
+
+    /// The space that a clone needs; 256 for the type of the disk.
+    pub fn space_for_clone(&self, kind: u32) -> Result<u64, u64> {
+        let mut space = 0x5555;
+        let result = self.space_for_clone_raw(kind, &raw mut space);
+        if result == code::OK { Ok(space) } else { Err(result) }
+    }
+
+    /// The same with any place for the answer.
+    pub fn space_for_clone_raw(&self, kind: u32, space: *mut u64) -> u64 {
+        call!(self.vix, "SpaceNeededForClone", fn(Handle, u32, *mut u64) -> u64, self.handle, kind, space)
+    }
+
+    /// `CreateChild`, with the percentages that were reported.
+    pub fn create_child(&self, path: &Path, kind: Kind) -> (u64, Vec<i32>) {
+        let path = c_path(path);
+        let mut seen: Vec<i32> = Vec::new();
+        let result = call!(
+            self.vix,
+            "CreateChild",
+            fn(Handle, *const c_char, u32, Option<ProgressFn>, *mut c_void) -> u64,
+            self.handle,
+            path.as_ptr(),
+            kind as u32,
+            Some(note_progress),
+            (&raw mut seen).cast()
+        );
+        (result, seen)
+    }
+
+    /// `IsAttachPossible` with this disk as the parent.
+    pub fn is_attach_possible(&self, child: &Disk<'_>) -> u64 {
+        call!(self.vix, "IsAttachPossible", fn(Handle, Handle) -> u64, self.handle, child.handle)
+    }
+
+    /// `Attach` with this disk as the parent.
+    pub fn attach(&self, child: &Disk<'_>) -> u64 {
+        call!(self.vix, "Attach", fn(Handle, Handle) -> u64, self.handle, child.handle)
     }
 
     /// `GetTransportMode`.

@@ -80,6 +80,35 @@ impl Claims {
         Ok(())
     }
 
+    /// True when any of these sectors is claimed for metadata. After [`Claims::sort_metadata`].
+    pub fn is_metadata(&self, sectors: &Range<u64>) -> bool {
+        let next = self.metadata.partition_point(|m| m.end <= sectors.start);
+        self.metadata.get(next).is_some_and(|m| m.start < sectors.end)
+    }
+
+    /// Puts the metadata in order and joins what touches or overlaps; says how many sectors that is.
+    pub fn sort_metadata(&mut self) -> u64 {
+        self.metadata.sort_unstable_by_key(|range| range.start);
+        let mut joined: Vec<Range<u64>> = Vec::with_capacity(self.metadata.len());
+        for range in self.metadata.drain(..) {
+            match joined.last_mut() {
+                Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+                _ => joined.push(range),
+            }
+        }
+        self.metadata = joined;
+        self.metadata.iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// True when the grain at `sector` is claimed.
+    pub fn has_grain(&self, sector: u32) -> bool {
+        let sector64 = u64::from(sector);
+        match self.phase {
+            Some(phase) if sector64 % self.grain == phase => self.has(sector64 / self.grain),
+            _ => self.shifted.contains(&sector),
+        }
+    }
+
     /// The sector behind the last metadata.
     pub fn metadata_end(&self) -> u64 {
         self.metadata.iter().map(|range| range.end).max().unwrap_or(0)

@@ -11,11 +11,16 @@
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
-//! Compressed files share [`Header`] and nothing else.
+//! [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
 
 mod body;
+pub mod check;
+mod check_entries;
+mod check_repair;
+mod check_tables;
 mod claims;
 mod directory;
+pub mod embedded;
 mod enter;
 mod frame;
 pub mod header;
@@ -101,10 +106,14 @@ impl Sparse {
             return Err(Error::new(ErrorKind::NotADisk, text));
         }
         body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
-        let header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
+        let mut header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
         if header.is_compressed() || header.has_markers() {
             let text = format!("{}: compressed grains in an extent that should have none", body.name);
             return Err(Error::new(ErrorKind::UnsupportedFeature, text));
+        }
+        if options.writable && header.version <= 2 && embedded::settle(&*body.storage, &header)? {
+            body.storage.read_at(&mut sector, 0).context(|| format!("header of {}", body.name))?;
+            header = Header::parse(&sector, body.size()).context(|| body.name.clone())?;
         }
         let directory = Directory::new(&header);
         let tables =

@@ -72,8 +72,8 @@ pub(super) enum Pin {
 
 const SLOT_CHUNK: u32 = 1024;
 const MAX_SLOTS: u32 = 1 << 17;
-const FRAME_CHUNK: u32 = 32;
-const MIN_FRAMES: u32 = 256;
+const FRAME_CHUNK: u32 = 8;
+const MIN_FRAMES: u32 = 8;
 const MAX_FRAMES: u32 = 1 << 20;
 
 // A slot word: kind in bits 0-1, table number in bits 2-29, value in bits 30-61.
@@ -429,9 +429,9 @@ mod tests {
         assert!(matches!(tables.view(5000), View::Unknown));
         tables.offer(5001, &[0; ENTRIES], &tables.drops());
         assert_eq!((tables.pin(5001), tables.pin(5000)), (Pin::Full, Pin::Absent));
-        tables.unpin(17);
-        assert!(matches!(tables.pin(5001), Pin::Held(17)));
-        assert!(matches!(tables.view(17), View::Unknown));
+        tables.unpin(5);
+        assert!(matches!(tables.pin(5001), Pin::Held(5)));
+        assert!(matches!(tables.view(5), View::Unknown));
     }
 
     #[test]

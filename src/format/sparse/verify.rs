@@ -4,6 +4,7 @@
 //! writer cannot explain is refused. A crash explains, in a file marked as being written:
 //!
 //! * an entry in one table only: the writer died between the two tables; the entry is kept, in both;
+//! * two places with the same bytes in them: a grain was being moved; the place that readers see is kept;
 //! * an entry that names space past the end of the file: the data never arrived; the entry is removed from both;
 //! * space that no entry names: it is cut off the end, or stays unused;
 //! * an empty table in one directory only: it is forgotten.
@@ -34,6 +35,8 @@ pub(super) struct Survey {
     pub fixes: Vec<Fix>,
     /// Entries kept that stood in one table only.
     pub kept: u64,
+    /// Entries kept of grains that were being moved.
+    pub moving: u64,
     /// Entries removed because their data never arrived.
     pub lost: u64,
     /// Directory entries to be emptied.
@@ -57,6 +60,8 @@ struct Pass<'a> {
     survey: Survey,
     /// Entries that stand in one table only; whether their space is free is known at the end.
     halves: Vec<Fix>,
+    /// Bytes of grains with two places compared so far.
+    compared: u64,
 }
 
 /// Tables that lie one behind the other, in both copies.
@@ -72,12 +77,14 @@ const BATCH: u32 = 64 * 1024;
 const PIECE: u64 = 256 * 1024;
 /// Entries to mend at most.
 const FIXES: usize = 1 << 20;
+/// Bytes of grains with two places that are compared at most: a writer moves far fewer before it makes sure of them.
+const COMPARED: u64 = 1 << 30;
 
 /// Checks all tables. Nothing is written. Damage that a crash does not explain is [`ErrorKind::NeedsRepair`].
 pub(super) fn survey(header: &Header, body: &Body, directory: &Directory) -> Result<Survey> {
-    let survey = Survey { end: 0, fixes: Vec::new(), kept: 0, lost: 0, orphans: Vec::new() };
+    let survey = Survey { end: 0, fixes: Vec::new(), kept: 0, moving: 0, lost: 0, orphans: Vec::new() };
     let claims = Claims::new(header.grain.0);
-    let mut pass = Pass { header, body, directory, claims, survey, halves: Vec::new() };
+    let mut pass = Pass { header, body, directory, claims, survey, halves: Vec::new(), compared: 0 };
     pass.claim_metadata()?;
     let mut table = 0;
     while table < header.tables() {
@@ -274,6 +281,10 @@ impl Pass<'_> {
                 );
                 return Err(self.damaged(text));
             }
+            (false, false, false) if self.is_moving(grain, primary, redundant)? => {
+                self.survey.moving += 1;
+                return self.keep(Fix { places, value: primary });
+            }
             (false, false, false) => {
                 let text = format!(
                     "the tables disagree about grain {grain}: sector {primary}, redundant {redundant}"
@@ -290,11 +301,26 @@ impl Pass<'_> {
         if primary == redundant {
             return self.claim(grain, value);
         }
+        self.survey.kept += 1;
+        self.keep(Fix { places, value })
+    }
+
+    fn keep(&mut self, fix: Fix) -> Result<()> {
         if self.halves.len() >= FIXES {
             return Err(self.damaged("too many entries stand in one of the two tables only"));
         }
-        self.halves.push(Fix { places, value });
+        self.halves.push(fix);
         Ok(())
+    }
+
+    /// True for a grain whose two places hold the same: it does not matter which one is kept.
+    fn is_moving(&mut self, grain: u64, primary: u32, redundant: u32) -> Result<bool> {
+        let bytes = self.header.grain_bytes();
+        self.compared += bytes;
+        if self.compared > COMPARED || !self.arrived(grain, primary)? || !self.arrived(grain, redundant)? {
+            return Ok(false);
+        }
+        same_grain(self.header, self.body, grain, primary, redundant)
     }
 
     /// What an entry becomes when its data is lost: a grain of zeros if the other table still says so.
@@ -348,7 +374,6 @@ impl Pass<'_> {
                 return Err(self.damaged(text));
             }
             self.survey.end = self.survey.end.max(u64::from(fix.value) * SECTOR + self.header.grain_bytes());
-            self.survey.kept += 1;
             self.mend(fix)?;
         }
         if let Some(sector) = self.claims.conflict() {
@@ -358,6 +383,28 @@ impl Pass<'_> {
         self.survey.end = self.survey.end.max(metadata);
         Ok(self.survey)
     }
+}
+
+/// True when the bytes of a grain are the same at two sectors, both inside the file.
+pub(super) fn same_grain(header: &Header, body: &Body, grain: u64, one: u32, other: u32) -> Result<bool> {
+    let rest = header.capacity_bytes() - grain * header.grain_bytes();
+    let mut left = rest.min(header.grain_bytes());
+    let (mut one, mut other) = (u64::from(one) * SECTOR, u64::from(other) * SECTOR);
+    let story = || format!("grain {grain} of {}", body.name);
+    let mut first = vec![0; left.min(PIECE) as usize];
+    let mut second = first.clone();
+    while left > 0 {
+        let len = left.min(PIECE);
+        first.truncate(len as usize);
+        second.truncate(len as usize);
+        body.storage.read_at(&mut first, one).context(story)?;
+        body.storage.read_at(&mut second, other).context(story)?;
+        if first != second {
+            return Ok(false);
+        }
+        (one, other, left) = (one + len, other + len, left - len);
+    }
+    Ok(true)
 }
 
 /// Brings a file that was being written when its writer died into order, and marks it as clean.
@@ -378,6 +425,7 @@ pub(super) fn mend(survey: &Survey, body: &Body, directory: &Directory) -> Resul
         }
     };
     say(survey.kept, "grains that only one of the two tables knew are kept");
+    say(survey.moving, "grains that were being moved are kept where they are read");
     say(survey.lost, "grains whose data never reached the file are removed");
     say(
         survey.orphans.len() as u64,

@@ -1,0 +1,194 @@
+//! The check of a hosted sparse file that may be damaged in any way, and what can be mended without guessing.
+//!
+//! ```text
+//!   header      a descriptor size that does not fit the file around it; a directory that lies outside
+//!   tables      a table that one of the two directories names wrongly          check_tables
+//!   entries     tables that differ, grains used twice, places outside the file  check_entries
+//!   mend        new copies first, then the switches, then the unused end        check_repair
+//! ```
+//!
+//! Every finding is a line in the log. What cannot be known is left as it is and counted: a place that two grains claim is
+//! copied, so that each keeps what it reads as; a grain whose data is not in the file is given up only on a disk without a
+//! parent, since on a child the parent's old content would come forth instead.
+
+use std::sync::Arc;
+
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::format::bytes::u64_at;
+use crate::format::sparse::Header;
+use crate::format::sparse::body::Body;
+use crate::format::sparse::check_repair;
+use crate::format::sparse::check_tables;
+use crate::format::sparse::check_tables::Found;
+use crate::format::sparse::embedded;
+use crate::format::sparse::header::HEADER_BYTES;
+use crate::format::sparse::header::UNCLEAN_AT;
+use crate::logging::Log;
+use crate::storage::Storage;
+use crate::units::SECTOR;
+
+/// How to check a sparse file.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// Mend what can be mended; the storage must be writable.
+    pub repair: bool,
+    /// The disk has a parent, whose content shows where this file has none.
+    pub has_parent: bool,
+    /// Where the report goes.
+    pub log: Log,
+    /// What to call the file in the report.
+    pub name: String,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Faults that were found.
+    pub found: u64,
+    /// Those of them that are mended.
+    pub mended: u64,
+}
+
+impl Verdict {
+    /// Faults that are still there.
+    pub fn left(&self) -> u64 {
+        self.found - self.mended
+    }
+
+    /// Both together.
+    pub fn and(self, other: Verdict) -> Verdict {
+        Verdict { found: self.found + other.found, mended: self.mended + other.mended }
+    }
+}
+
+/// Tells what is found, and counts.
+#[derive(Debug)]
+pub(super) struct Report<'a> {
+    log: &'a Log,
+    name: &'a str,
+    /// Faults that repair mends.
+    pub curable: u64,
+    /// Faults that stay.
+    pub incurable: u64,
+    lines: u32,
+}
+
+/// Lines of one report; what is beyond is only counted.
+const LINES: u32 = 2000;
+/// Bytes in which a descriptor is looked for.
+const TEXT: u64 = 16 << 20;
+
+impl<'a> Report<'a> {
+    fn new(log: &'a Log, name: &'a str) -> Self {
+        Self { log, name, curable: 0, incurable: 0, lines: 0 }
+    }
+
+    /// A fault, and whether repair mends it.
+    pub fn fault(&mut self, curable: bool, text: impl AsRef<str>) {
+        if curable {
+            self.curable += 1;
+        } else {
+            self.incurable += 1;
+        }
+        self.line(text);
+    }
+
+    fn line(&mut self, text: impl AsRef<str>) {
+        self.lines += 1;
+        match self.lines {
+            0..LINES => self.log.warning(|| format!("{}: {}", self.name, text.as_ref())),
+            LINES => self.log.warning(|| format!("{}: more faults are counted, not listed", self.name)),
+            _ => {}
+        }
+    }
+
+    /// Something worth knowing that is no fault.
+    pub fn note(&self, text: impl AsRef<str>) {
+        self.log.info(|| format!("{}: {}", self.name, text.as_ref()));
+    }
+}
+
+/// Checks a file and, when asked, mends it. `Err`: the check could not be made, or the repair was interrupted; the file can
+/// be checked again then.
+pub fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdict> {
+    let CheckOptions { repair, has_parent, log, name } = options;
+    let body = Body::new(storage.clone(), name.clone(), log.clone())?;
+    let mut report = Report::new(log, name);
+    let mut sector = [0; HEADER_BYTES];
+    body.storage.read_at(&mut sector, 0).context(|| format!("header of {name}"))?;
+    let resized = descriptor_size(&body, &mut sector, &mut report)?;
+    let header = Header::parse(&sector, body.size()).context(|| name.clone())?;
+    if header.is_compressed() || header.has_markers() || header.version > 2 {
+        let text = format!("{name}: only sparse extents that can be written to are checked");
+        return Err(Error::new(ErrorKind::NotSupported, text));
+    }
+    if header.unclean {
+        report.fault(true, "the last writer did not close the file");
+    }
+    let found = check_tables::look(&header, &body, *has_parent, &mut report)?;
+    if *repair && report.curable > 0 {
+        let whole = report.incurable == 0;
+        if !whole && check_repair::needs_space(&header, &found) {
+            // What is damaged may be in the very place that would be used.
+            let text = format!("{name}: {} faults cannot be mended, so nothing is", report.incurable);
+            return Err(Error::new(ErrorKind::CantRepair, text));
+        }
+        mend(&header, &body, &found, resized, whole)?;
+        report.note(format!("{} faults are mended, {} are left", report.curable, report.incurable));
+    } else {
+        report.note(format!("{} faults found", report.curable + report.incurable));
+    }
+    let mended = if *repair { report.curable } else { 0 };
+    Ok(Verdict { found: report.curable + report.incurable, mended })
+}
+
+/// Compares the header's idea of the descriptor with the file; corrects the copy in `sector` and gives the right place.
+fn descriptor_size(body: &Body, sector: &mut [u8], report: &mut Report<'_>) -> Result<Option<(u64, u64)>> {
+    let offset = u64_at(sector, 28, "descriptorOffset")?;
+    let size = u64_at(sector, 36, "descriptorSize")?;
+    let directories = [u64_at(sector, 48, "rgdOffset")?, u64_at(sector, 56, "gdOffset")?];
+    let file = body.size() / SECTOR;
+    let behind = directories.into_iter().filter(|&gd| gd > offset && gd < file).min();
+    let Some(room) = behind.and_then(|end| end.checked_sub(offset)) else { return Ok(None) };
+    if offset == 0 || room == 0 || room * SECTOR > TEXT {
+        return Ok(None);
+    }
+    let mut text = vec![0; (room * SECTOR) as usize];
+    body.storage.read_at(&mut text, offset * SECTOR)?;
+    if !text.starts_with(b"# Disk DescriptorFile") {
+        return Ok(None);
+    }
+    let used = text.iter().position(|&b| b == 0).unwrap_or(text.len()) as u64;
+    if used <= size.saturating_mul(SECTOR) && size <= room {
+        return Ok(None);
+    }
+    report.fault(
+        true,
+        format!(
+            "the header gives the descriptor {size} sectors; its text has {used} bytes, and there is room for {room} sectors"
+        ),
+    );
+    if let Some(field) = sector.get_mut(36..44) {
+        field.copy_from_slice(&room.to_le_bytes());
+    }
+    Ok(Some((offset, room)))
+}
+
+/// Mends everything that was found curable, which is the `whole` damage or a part of it. A cut at any moment leaves a file that can be mended again.
+fn mend(header: &Header, body: &Body, found: &Found, resized: Option<(u64, u64)>, whole: bool) -> Result<()> {
+    let mark = |unclean: bool| {
+        body.storage
+            .write_at(&[u8::from(unclean)], UNCLEAN_AT)
+            .and_then(|()| body.storage.flush())
+            .context(|| format!("header of {}", body.name))
+    };
+    mark(true)?;
+    if let Some((sector, count)) = resized {
+        embedded::lead_to(&*body.storage, sector, count).context(|| format!("header of {}", body.name))?;
+    }
+    check_repair::apply(header, body, found, whole).context(|| format!("repair of {}", body.name))?;
+    mark(header.unclean && !whole)
+}
