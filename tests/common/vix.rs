@@ -538,7 +538,7 @@ impl<'v> Connection<'v> {
         let mut seen: Vec<i32> = Vec::new();
         let progress: (Option<ProgressFn>, *mut c_void) = (Some(note_progress), (&raw mut seen).cast());
         let params = spec.map(Spec::raw);
-        let result = self.clone_raw(to.as_ptr(), source, from.as_ptr(), params, progress, overwrite);
+        let result = self.clone_raw(to.as_ptr(), source, from.as_ptr(), params.as_ref(), progress, overwrite);
         (result, seen)
     }
 
@@ -554,7 +554,7 @@ impl<'v> Connection<'v> {
         to: *const c_char,
         source: &Connection<'_>,
         from: *const c_char,
-        params: Option<CreateParams>,
+        params: Option<&CreateParams>,
         progress: (Option<ProgressFn>, *mut c_void),
         overwrite: bool,
     ) -> u64 {
@@ -568,7 +568,7 @@ impl<'v> Connection<'v> {
             to,
             source.handle,
             from,
-            params.as_ref().map_or(null(), |params| &raw const *params),
+            params.map_or(null(), |params| &raw const *params),
             progress.0,
             progress.1,
             c_char::from(overwrite)
