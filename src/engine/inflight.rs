@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 pub struct Gate {
     /// Users inside; the top bit says that no more may enter.
     state: AtomicU32,
+    /// Those who wait for zero. With `state` in one total order, so that either the last one to leave sees the waiter or
+    /// the waiter sees zero.
+    waiting: AtomicU32,
     /// Protects nothing but the sleep of those who wait for zero.
     lock: Mutex<()>,
     zero: Condvar,
@@ -34,8 +37,8 @@ impl Gate {
     /// Leaves after a successful [`Gate::enter`].
     #[inline]
     pub fn leave(&self) {
-        let before = self.state.fetch_sub(1, Ordering::AcqRel);
-        if before & !CLOSED == 1 {
+        let before = self.state.fetch_sub(1, Ordering::SeqCst);
+        if before & !CLOSED == 1 && self.waiting.load(Ordering::SeqCst) > 0 {
             self.announce_zero();
         }
     }
@@ -49,10 +52,13 @@ impl Gate {
 
     /// Sleeps until nobody is inside.
     pub fn wait_until_empty(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock();
-        while self.state.load(Ordering::Acquire) & !CLOSED != 0 {
+        while self.state.load(Ordering::SeqCst) & !CLOSED != 0 {
             self.zero.wait(&mut guard);
         }
+        drop(guard);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Lets nobody in from now on. `false`: it was closed before.
