@@ -21,6 +21,7 @@ use crate::format::flat::Flat;
 use crate::format::sparse::check;
 use crate::format::sparse::check::CheckOptions;
 use crate::format::sparse::check::Verdict;
+use crate::format::stream::PackOptions;
 use crate::logging::Log;
 use crate::storage::Access;
 use crate::storage::Place;
@@ -156,7 +157,8 @@ impl Link<'_> {
 
     fn options(&self, write: bool) -> OpenOptions {
         let (direct, single_link, log) = (false, write, Log::none());
-        OpenOptions { write, direct, single_link, table_cache: 1 << 20, grain_cache: 1 << 20, log }
+        let pack = PackOptions::without_threads(0); // nothing is packed by a check
+        OpenOptions { write, direct, single_link, table_cache: 1 << 20, grain_cache: 1 << 20, pack, log }
     }
 }
 

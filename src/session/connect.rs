@@ -120,11 +120,6 @@ struct Disks {
 }
 
 impl Connection {
-    /// The library it belongs to.
-    pub(super) fn library(&self) -> &Arc<Library> {
-        &self.library
-    }
-
     pub(super) fn new(
         library: Arc<Library>,
         params: ConnectParams,
