@@ -13,6 +13,7 @@ pub mod anatomy;
 pub mod blocks;
 pub mod check;
 pub mod cid;
+pub mod compact;
 pub mod copy;
 pub mod link;
 pub mod open;
