@@ -67,6 +67,8 @@ pub enum Key {
     InflatedGrainCache,
     /// Threads for asynchronous requests, 0 for a number that fits the machine.
     WorkerThreads,
+    /// How hard new stream-optimised disks are compressed: 0 not at all, 1 fast, 12 smallest.
+    CompressionLevel,
 }
 
 /// What a setting's value may be, and what holds without one.
@@ -121,6 +123,7 @@ const NAMES: &[(&str, Key, Takes)] = &[
     ("vixDiskLib.open.grainTableCacheKiB", Key::GrainTableCache, number(8192, 256, 1 << 20)),
     ("vixDiskLib.open.inflatedGrainCacheKiB", Key::InflatedGrainCache, number(4096, 256, 1 << 20)),
     ("vixDiskLib.open.workerThreads", Key::WorkerThreads, number(0, 0, 256)),
+    ("vixDiskLib.stream.compressionLevel", Key::CompressionLevel, number(1, 0, 12)),
 ];
 
 /// Complaints about one file that are worth a line each.
@@ -234,6 +237,11 @@ impl Config {
     /// Bytes of inflated grains kept per disk.
     pub fn inflated_grain_cache(&self) -> usize {
         kib(self.number(Key::InflatedGrainCache))
+    }
+
+    /// How hard new stream-optimised disks are compressed, 0 to 12.
+    pub fn compression_level(&self) -> u8 {
+        u8::try_from(self.number(Key::CompressionLevel)).unwrap_or(1)
     }
 
     /// Threads for asynchronous requests, 0 for a number that fits the machine.

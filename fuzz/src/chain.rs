@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use vixDiskLib::disk::Disk;
 use vixDiskLib::disk::open::OpenOptions;
+use vixDiskLib::format::stream::PackOptions;
 use vixDiskLib::logging::Log;
 
 use super::store::Holey;
@@ -45,7 +46,8 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// How the tests open disks.
 pub fn options(write: bool) -> OpenOptions {
     let (single_link, direct, log) = (false, false, Log::none());
-    OpenOptions { write, direct, single_link, table_cache: 1 << 18, grain_cache: 1 << 18, log }
+    let pack = PackOptions::without_threads(1);
+    OpenOptions { write, direct, single_link, table_cache: 1 << 18, grain_cache: 1 << 18, pack, log }
 }
 
 /// A folder of files: reads agree with each other and with the list of allocated parts; writes stay where they were put.

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::session::Adapter;
+use crate::session::CopySpec;
 use crate::session::CreateSpec;
 use crate::session::DiskType;
 use crate::units::Sectors;
@@ -207,6 +208,23 @@ pub unsafe fn create_spec(params: *const VixDiskLibCreateParams) -> Result<Creat
         logical_sector_size: size(params.logicalSectorSize),
         physical_sector_size: size(params.physicalSectorSize),
     })
+}
+
+/// What a caller says about a copy to be made, `None` for NULL. Its capacity is that of the source, whatever stands there.
+///
+/// # Safety
+/// As for [`create_spec`].
+pub unsafe fn copy_spec(params: *const VixDiskLibCreateParams) -> Result<Option<CopySpec>> {
+    if params.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: forwarded from this function's contract; every member is a plain number, and alignment is not assumed.
+    let params = unsafe { params.read_unaligned() };
+    Ok(Some(CopySpec {
+        disk_type: disk_type(params.diskType)?,
+        adapter: adapter(params.adapterType)?,
+        hardware_version: params.hwVersion,
+    }))
 }
 
 /// Tells the host how far a long operation is. What the function answers is ignored, as documented.

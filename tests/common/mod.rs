@@ -8,6 +8,7 @@
 //! * [`model`]: stamped sectors and a seeded generator, so that a wrong sector says which one it is;
 //! * [`tools`]: running programs with a deadline;
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library.
+//! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
 //! Each test program uses only a part of it.
@@ -19,6 +20,7 @@ pub mod images;
 pub mod model;
 pub mod nbd;
 pub mod process;
+pub mod readers;
 pub mod scratch;
 pub mod tools;
 pub mod vix;

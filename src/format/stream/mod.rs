@@ -1,4 +1,4 @@
-//! streamOptimized: compressed grains behind markers, written once in sequence and read at random. Read only.
+//! streamOptimized: compressed grains behind markers, written once in sequence and read at random.
 //!
 //! ```text
 //!   header │ descriptor │ marker+grain, marker+grain, … marker+table … │ marker+directory │ marker+footer │ end
@@ -10,6 +10,10 @@
 //! | `read` | from compressed grains to the caller's bytes |
 //! | `work` | a reading thread's buffers and decompressor |
 //! | `cache` | a few inflated grains |
+//! | `write` | from packed grains to a file, and a new file without data |
+//! | `write_pack` | from grains to packed grains |
+//! | `write_crew` | the same on several threads, in order |
+//! | `write_image` | a new file as an image that takes data in ascending order |
 //!
 //! What is allocated is told by the tables alone; a grain's marker is checked when the grain is read. Requests for disjoint
 //! ranges may run on several threads at once: cut at multiples of [`Stream::grain_bytes`], no grain is inflated twice.
@@ -17,6 +21,10 @@
 mod cache;
 mod read;
 mod work;
+pub mod write;
+mod write_crew;
+mod write_image;
+mod write_pack;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -44,6 +52,9 @@ use crate::format::sparse::Header;
 use crate::logging::Log;
 use crate::storage::Storage;
 use crate::units::SECTOR;
+
+pub use write_image::StreamSink;
+pub use write_pack::PackOptions;
 
 /// How a stream file is opened.
 #[derive(Clone, Debug)]

@@ -42,7 +42,7 @@ impl Pool {
         let idle = self.idle.lock().pop();
         let mut work = idle.unwrap_or_else(|| Work {
             window: Window::default(),
-            inflater: Inflater(Decompressor::new()),
+            inflater: Inflater::new(),
             grain: Vec::new(),
         });
         let result = body(&mut work);
@@ -102,6 +102,10 @@ impl Window {
 pub(super) struct Inflater(Decompressor);
 
 impl Inflater {
+    pub(super) fn new() -> Self {
+        Self(Decompressor::new())
+    }
+
     /// Inflates a zlib stream into `out` and says how many bytes it gave; more than `out` holds is an error.
     pub(super) fn inflate(&mut self, packed: &[u8], out: &mut [u8]) -> Result<usize> {
         self.0.zlib_decompress(packed, out).map_err(|e| {
