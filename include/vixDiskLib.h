@@ -1518,9 +1518,11 @@ VixError VixDiskLib_Grow(VixDiskLibConnection connection,
                          void *progressCallbackData);
 
 /**
- * Gives the space of grains that hold only zeros back.
+ * Gives the space of grains that hold only zeros back: the file becomes shorter. The content stays as it is.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+ * disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
+ * zeros that hide data of a parent stay.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.
@@ -1530,9 +1532,10 @@ VixError VixDiskLib_Shrink(VixDiskLibHandle diskHandle,
                            void *progressCallbackData);
 
 /**
- * Puts the grains of a disk in order.
+ * Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+ * disk of a type that has no grains is left as it is, and the result is VIX_OK.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.

@@ -1,5 +1,4 @@
-//! Work on whole disks. Arguments and handles are checked in full; what this build cannot do yet is refused in one place,
-//! `not_in_this_build`.
+//! Work on whole disks. Arguments and handles are checked in full before anything is touched.
 
 use std::ffi::c_char;
 use std::ffi::c_void;
@@ -30,10 +29,6 @@ use crate::units::Sectors;
 
 /// [`VixDiskLibDiskType`](crate::abi::types::VixDiskLibDiskType): like the source.
 const SAME_TYPE: DiskTypeRaw = 256;
-
-fn not_in_this_build(what: &str) -> Result<()> {
-    Err(Error::new(ErrorKind::NotSupported, format!("this build does not {what}")))
-}
 
 /// Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
 /// VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
@@ -103,9 +98,11 @@ pub unsafe extern "C" fn VixDiskLib_Grow(
     })
 }
 
-/// Gives the space of grains that hold only zeros back.
+/// Gives the space of grains that hold only zeros back: the file becomes shorter. The content stays as it is.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+/// disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
+/// zeros that hide data of a parent stay.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -115,15 +112,17 @@ pub unsafe extern "C" fn VixDiskLib_Shrink(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_Shrink", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
-        not_in_this_build("shrink disks")
+    on_disk("VixDiskLib_Shrink", diskHandle, |disk| {
+        // SAFETY: forwarded from this function's contract.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.shrink(&mut progress)
     })
 }
 
-/// Puts the grains of a disk in order.
+/// Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+/// disk of a type that has no grains is left as it is, and the result is VIX_OK.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -133,9 +132,10 @@ pub unsafe extern "C" fn VixDiskLib_Defragment(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_Defragment", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
-        not_in_this_build("defragment disks")
+    on_disk("VixDiskLib_Defragment", diskHandle, |disk| {
+        // SAFETY: forwarded from this function's contract.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.defragment(&mut progress)
     })
 }
 

@@ -14,6 +14,7 @@ pub mod attach;
 pub mod blocks;
 pub mod check;
 pub mod cid;
+pub mod compact;
 pub mod copy;
 pub mod link;
 pub mod open;

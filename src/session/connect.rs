@@ -120,11 +120,6 @@ struct Disks {
 }
 
 impl Connection {
-    /// The library it belongs to.
-    pub(super) fn library(&self) -> &Arc<Library> {
-        &self.library
-    }
-
     pub(super) fn new(
         library: Arc<Library>,
         params: ConnectParams,
@@ -133,6 +128,11 @@ impl Connection {
         modes: Option<String>,
     ) -> Self {
         Self { library, params, read_only, snapshot, modes, disks: Mutex::default() }
+    }
+
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
     }
 
     /// What it was made with.

@@ -20,6 +20,7 @@ use crate::engine::pool::Transfer;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::Arrange;
 use crate::format::geometry::{Adapter, Geometry};
 use crate::format::stream::PackOptions;
 use crate::logging::Log;
@@ -176,8 +177,36 @@ impl OpenDisk {
     pub(super) fn enter(&self) -> Result<Inside<'_>> {
         match self.calls.enter() {
             true => Ok(Inside(&self.calls)),
+            false if self.calls.is_paused() => Err(self.busy()),
             false => Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label))),
         }
+    }
+
+    fn busy(&self) -> Error {
+        Error::new(ErrorKind::Busy, format!("{} is being rearranged", self.label))
+    }
+
+    /// Gives the space of grains that hold only zeros back. `progress` is called with 0..=100 on this thread, 100 last.
+    /// Other calls on the disk meanwhile, also from `progress`, are [`ErrorKind::Busy`].
+    pub fn shrink(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.rearrange(Arrange::Close, progress)
+    }
+
+    /// Puts the grains of the disk in order; see [`OpenDisk::shrink`].
+    pub fn defragment(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.rearrange(Arrange::Order, progress)
+    }
+
+    fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        let _inside = self.enter()?;
+        if is_completing() {
+            return Err(Error::new(ErrorKind::Busy, "a completion must not wait for other requests"));
+        }
+        let Some(_alone) = self.calls.pause() else { return Err(self.busy()) };
+        self.inflight.wait_until_empty();
+        let freed = self.disk.rearrange(how, progress)?;
+        self.library.log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label));
+        Ok(())
     }
 
     /// The library it belongs to.
@@ -371,6 +400,9 @@ impl OpenDisk {
     fn stop_calls(&self) -> Result<()> {
         if is_completing() && self.inflight.inside() > 0 {
             return Err(Error::new(ErrorKind::Busy, "closing inside a completion would wait for itself"));
+        }
+        if self.calls.is_paused() {
+            return Err(self.busy());
         }
         if !self.calls.close() {
             return Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label)));
