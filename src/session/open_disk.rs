@@ -179,6 +179,11 @@ impl OpenDisk {
         &self.library
     }
 
+    /// The disk below, for other threads.
+    pub(super) fn shared_disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
     /// The disk below, for tools of this crate.
     pub fn disk(&self) -> &Disk {
         &self.disk
