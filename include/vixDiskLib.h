@@ -1474,9 +1474,11 @@ VixError VixDiskLib_GetMetadataKeys(VixDiskLibHandle diskHandle,
                                     size_t *requiredLen);
 
 /**
- * Makes a disk on top of `diskHandle` that stores only what differs from it.
+ * Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
+ * VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The parent must not change afterwards: its next write gives it another content id, and the child is refused from then on
+ * (VIX_E_DISK_CID_MISMATCH). A compressed disk or a device gives VIX_E_DISK_PARENT_NOTALLOWED.
  *
  * Requirements:
  * `childPath` is terminated, `progressFunc` is NULL or callable during the call.
@@ -1488,19 +1490,22 @@ VixError VixDiskLib_CreateChild(VixDiskLibHandle diskHandle,
                                 void *progressCallbackData);
 
 /**
- * Deletes a disk: its descriptor and its extents, not its parents.
+ * Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
  *
  * Requirements:
  * `path` is terminated.
  */
-VixError VixDiskLib_Unlink(VixDiskLibConnection connection, const char *path);
+VixError VixDiskLib_Unlink(VixDiskLibConnection connection,
+                           const char *path);
 
 /**
- * Makes a closed local disk larger. `capacity` is the new size in sectors.
+ * Makes a closed local disk larger. `capacity` is the new size in sectors; less than the present one gives
+ * VIX_E_INVALID_ARG. If `updateGeometry` is not 0, the disk gets the geometry of a new one of that size.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Children, disks that have a child in their folder, and stream-optimised, device and ESXi delta disks give
+ * VIX_E_NOT_SUPPORTED; a disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
  *
  * Requirements:
  * `path` is terminated, `progressFunc` is NULL or callable during the call.
@@ -1513,9 +1518,11 @@ VixError VixDiskLib_Grow(VixDiskLibConnection connection,
                          void *progressCallbackData);
 
 /**
- * Gives the space of grains that hold only zeros back.
+ * Gives the space of grains that hold only zeros back: the file becomes shorter. The content stays as it is.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+ * disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
+ * zeros that hide data of a parent stay.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.
@@ -1525,9 +1532,10 @@ VixError VixDiskLib_Shrink(VixDiskLibHandle diskHandle,
                            void *progressCallbackData);
 
 /**
- * Puts the grains of a disk in order.
+ * Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+ * disk of a type that has no grains is left as it is, and the result is VIX_OK.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.
@@ -1537,14 +1545,17 @@ VixError VixDiskLib_Defragment(VixDiskLibHandle diskHandle,
                                void *progressCallbackData);
 
 /**
- * Renames a local disk and its extents.
+ * Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+ * follow; others lose their parent.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+ * system whose files have one name only VIX_E_NOT_SUPPORTED.
  *
  * Requirements:
  * Both names are terminated.
  */
-VixError VixDiskLib_Rename(const char *srcFileName, const char *dstFileName);
+VixError VixDiskLib_Rename(const char *srcFileName,
+                           const char *dstFileName);
 
 /**
  * Copies a disk, with its parents as one, to a new disk. `createParams` says what the copy shall be: kind, adapter and
@@ -1581,29 +1592,33 @@ VixError VixDiskLib_SpaceNeededForClone(VixDiskLibHandle diskHandle,
                                         uint64 *spaceNeeded);
 
 /**
- * Whether VixDiskLib_Attach would work.
- *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Whether VixDiskLib_Attach would work: VIX_OK, or the code with which it would fail. Both disks stay as they are.
  *
  * Requirements:
  * Any values may be passed.
  */
-VixError VixDiskLib_IsAttachPossible(VixDiskLibHandle parent, VixDiskLibHandle child);
+VixError VixDiskLib_IsAttachPossible(VixDiskLibHandle parent,
+                                     VixDiskLibHandle child);
 
 /**
- * Puts the chain of `child` on top of the chain of `parent`.
+ * Puts the chain of `child`, opened with VIXDISKLIB_FLAG_OPEN_SINGLE_LINK, on top of the chain of `parent`.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Afterwards `child` stands for both together and `parent` for nothing, also after a failure; closing `parent` is still
+ * allowed, once. VIX_E_DISK_ATTACH_ROOTLINK: the child has no parent or is open with it. VIX_E_DISK_CAPACITY_MISMATCH,
+ * VIX_E_DISK_CID_MISMATCH: it is the child of another disk, or the parent has changed.
  *
  * Requirements:
  * Any values may be passed.
  */
-VixError VixDiskLib_Attach(VixDiskLibHandle parent, VixDiskLibHandle child);
+VixError VixDiskLib_Attach(VixDiskLibHandle parent,
+                           VixDiskLibHandle child);
 
 /**
- * Checks a sparse disk, and mends it if `repair` is not 0. The result says whether the check could be run.
+ * Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Without `repair`, VIX_OK says that the check was made, not that the disk is sound. With `repair`, VIX_OK says that
+ * nothing is wrong any more, and VIX_E_DISK_CANTREPAIR that something is left that could be mended only by guessing.
+ * Only the named link is mended; a content id that does not fit its parent is reported and left.
  *
  * Requirements:
  * `filename` is terminated.

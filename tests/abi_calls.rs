@@ -91,11 +91,6 @@ fn the_end_works_in_an_atexit_handler() {
 }
 
 #[test]
-fn what_this_build_cannot_do_is_refused_with_a_reason() {
-    run("not_in_this_build", &["@d.vmdk"], 0);
-}
-
-#[test]
 fn a_flat_disk_lives_from_create_to_exit() {
     run("disk_life", &["@d.vmdk", "2"], 0);
 }

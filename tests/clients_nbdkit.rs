@@ -13,6 +13,7 @@ use common::images::Unpacked;
 use common::model;
 use common::model::Rng;
 use common::nbd;
+use common::nbd::End;
 use common::nbd::Installation;
 use common::nbd::Server;
 use common::scratch;
@@ -458,30 +459,39 @@ fn ending_the_server_in_the_middle_of_writes_leaves_a_sound_disk() {
     requires!("nbdkit", "qemu-img");
     let install = Installation::new();
     for (version, plugin) in plugins() {
-        let folder = scratch::folder();
-        let disk = folder.path().join("d.vmdk");
-        let parameters = [file(&disk), "create=true".to_owned(), "create-size=256M".to_owned()];
-        let server = Server::start(&install, &plugin, &[], &parameters);
-        let bench =
-            ["bench", "-f", "raw", "-c", "1000000", "-d", "16", "-s", "4k", "-S", "68k", "-w", "--pattern=7"];
-        let mut client = qemu_img(bench)
-            .arg(server.uri())
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("qemu-img bench");
-        let grown = |disk: &Path| std::fs::metadata(disk).map(|m| m.len()).unwrap_or(0) > 8 << 20;
-        let start = std::time::Instant::now();
-        while !grown(&disk) {
-            assert!(start.elapsed().as_secs() < 60, "{version}: the disk grows");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
-        server.finish();
-        let _ = client.kill();
-        let _ = client.wait();
-        tools::qemu_check(&disk);
-        assert!(!disk.with_extension("vmdk.lck").exists(), "{version}: the lock is released");
-        let mut command = install.nbdkit(&plugin, &[] as &[&str]);
-        check(command.arg(file(&disk)).args(["--run", "nbdinfo --size \"$uri\""]));
+        // nbdkit sometimes breaks by itself here; the disk must be sound even then.
+        let clean = (0..10).any(|_| end_in_the_middle(&install, version, &plugin) == End::Clean);
+        assert!(clean, "{version}: one of ten ends in order");
     }
+}
+
+fn end_in_the_middle(install: &Installation, version: &str, plugin: &Path) -> End {
+    let folder = scratch::folder();
+    let disk = folder.path().join("d.vmdk");
+    let parameters = [file(&disk), "create=true".to_owned(), "create-size=256M".to_owned()];
+    let server = Server::start(install, plugin, &[], &parameters);
+    let bench =
+        ["bench", "-f", "raw", "-c", "1000000", "-d", "16", "-s", "4k", "-S", "68k", "-w", "--pattern=7"];
+    let mut client = qemu_img(bench)
+        .arg(server.uri())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("qemu-img bench");
+    let grown = || std::fs::metadata(&disk).map(|m| m.len()).unwrap_or(0) > 8 << 20;
+    let start = std::time::Instant::now();
+    while !grown() {
+        assert!(start.elapsed().as_secs() < 60, "{version}: the disk grows");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let end = server.finish();
+    let _ = client.kill();
+    let _ = client.wait();
+    tools::qemu_check(&disk);
+    if end == End::Clean {
+        assert!(!disk.with_extension("vmdk.lck").exists(), "{version}: the lock is released");
+    }
+    let mut command = install.nbdkit(plugin, &[] as &[&str]);
+    check(command.arg(file(&disk)).args(["--run", "nbdinfo --size \"$uri\""]));
+    end
 }

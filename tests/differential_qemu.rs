@@ -349,7 +349,7 @@ fn what_we_create_and_write_qemu_reads_alike() {
     in_child(|| {
         let connection = Vix::started().connect(false).expect("a connection");
         let mut rng = Rng::new(21);
-        for kind in [Kind::Sparse, Kind::Flat] {
+        for kind in [Kind::Sparse, Kind::Flat, Kind::SplitSparse, Kind::SplitFlat] {
             for sectors in SIZES {
                 let folder = scratch::folder();
                 let path = folder.path().join("n.vmdk");
@@ -365,9 +365,7 @@ fn what_we_create_and_write_qemu_reads_alike() {
                     let what = format!("{what}, round {round}");
                     verify(&connection, &path, folder.path(), &model, &mut rng, &what);
                 }
-                if kind == Kind::Sparse {
-                    tools::qemu_check(&path);
-                }
+                tools::qemu_check(&path);
             }
         }
     });

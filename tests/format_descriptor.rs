@@ -1,6 +1,6 @@
 //! Descriptors: grammar, refusals, changes, round trips, and every descriptor of the image set.
 //!
-//! `VIX_IMAGES` names the folder of the image set (default `../shared/images`); without it those tests say so and pass.
+//! `VIX_IMAGES` names the folder of the image set (default `../shared/images`, then `tests/data`).
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -481,13 +481,14 @@ proptest! {
 
 /// The image set, or `None` with the reason printed.
 fn images() -> Option<PathBuf> {
-    let folder = std::env::var_os("VIX_IMAGES")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/images"), PathBuf::from);
-    if folder.join("manifest.tsv").exists() {
-        return Some(folder);
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sets = [project.join("../shared/images"), project.join("tests/data")];
+    let named = std::env::var_os("VIX_IMAGES").map(PathBuf::from);
+    let set = named.into_iter().chain(sets).find(|set| set.join("manifest.tsv").exists());
+    if set.is_none() {
+        eprintln!("skipped: no image set (set VIX_IMAGES)");
     }
-    eprintln!("skipped: no image set in {} (set VIX_IMAGES)", folder.display());
-    None
+    set
 }
 
 /// The first bytes of an image, unpacked if it is packed.

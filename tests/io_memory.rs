@@ -31,7 +31,7 @@ const TABLES: u64 = 65_520;
 #[test]
 fn reading_all_over_a_disk_of_2_tib_takes_little_memory() {
     in_child(|| {
-        let folder = scratch::folder();
+        let folder = scratch::folder_in_memory();
         let connection = Vix::started().connect(false).expect("a connection");
         let path = folder.path().join("big.vmdk");
         connection.must_create(&path, Spec::new(Kind::Sparse, TABLES * TABLE));
@@ -120,7 +120,7 @@ fn reading_a_compressed_disk_takes_little_memory() {
 #[test]
 fn opening_and_closing_again_and_again_keeps_no_memory() {
     in_child(|| {
-        let folder = scratch::folder();
+        let folder = scratch::folder_in_memory();
         let connection = Vix::started().connect(false).expect("a connection");
         let path = folder.path().join("d.vmdk");
         connection.must_create(&path, Spec::new(Kind::Sparse, 100_000));

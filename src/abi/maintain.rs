@@ -1,8 +1,8 @@
-//! Work on whole disks. Arguments and handles are checked in full; what this build cannot do yet is refused in one place,
-//! `not_in_this_build`.
+//! Work on whole disks. Arguments and handles are checked in full before anything is touched.
 
 use std::ffi::c_char;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use crate::abi::args;
 use crate::abi::fence::connection;
@@ -11,6 +11,7 @@ use crate::abi::fence::guard;
 use crate::abi::fence::not_initialised;
 use crate::abi::fence::on_connection;
 use crate::abi::fence::on_disk;
+use crate::abi::handle::Token;
 use crate::abi::process::process;
 use crate::abi::types::Bool;
 use crate::abi::types::DiskTypeRaw;
@@ -23,17 +24,17 @@ use crate::abi::types::VixError;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::session::OpenDisk;
+use crate::units::Sectors;
 
 /// [`VixDiskLibDiskType`](crate::abi::types::VixDiskLibDiskType): like the source.
 const SAME_TYPE: DiskTypeRaw = 256;
 
-fn not_in_this_build(what: &str) -> Result<()> {
-    Err(Error::new(ErrorKind::NotSupported, format!("this build does not {what}")))
-}
-
-/// Makes a disk on top of `diskHandle` that stores only what differs from it.
+/// Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
+/// VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The parent must not change afterwards: its next write gives it another content id, and the child is refused from then on
+/// (VIX_E_DISK_CID_MISMATCH). A compressed disk or a device gives VIX_E_DISK_PARENT_NOTALLOWED.
 ///
 /// # Safety
 /// `childPath` is terminated, `progressFunc` is NULL or callable during the call.
@@ -45,18 +46,18 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_CreateChild", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
+    on_disk("VixDiskLib_CreateChild", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(childPath, "childPath") }?;
-        args::disk_type(diskType)?;
-        not_in_this_build("make child disks")
+        let path = unsafe { args::path(childPath, "childPath") }?;
+        // SAFETY: as above.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.create_child(path, args::disk_type(diskType)?, &mut progress)
     })
 }
 
-/// Deletes a disk: its descriptor and its extents, not its parents.
+/// Deletes a local disk: its descriptor and its extents, not its parents. Children lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// A disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
 ///
 /// # Safety
 /// `path` is terminated.
@@ -65,16 +66,17 @@ pub unsafe extern "C" fn VixDiskLib_Unlink(
     connection: VixDiskLibConnection,
     path: *const c_char,
 ) -> VixError {
-    on_connection("VixDiskLib_Unlink", connection, |_| {
+    on_connection("VixDiskLib_Unlink", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(path, "path") }?;
-        not_in_this_build("delete disks")
+        connection.unlink(unsafe { args::path(path, "path") }?)
     })
 }
 
-/// Makes a closed local disk larger. `capacity` is the new size in sectors.
+/// Makes a closed local disk larger. `capacity` is the new size in sectors; less than the present one gives
+/// VIX_E_INVALID_ARG. If `updateGeometry` is not 0, the disk gets the geometry of a new one of that size.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Children, disks that have a child in their folder, and stream-optimised, device and ESXi delta disks give
+/// VIX_E_NOT_SUPPORTED; a disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
 ///
 /// # Safety
 /// `path` is terminated, `progressFunc` is NULL or callable during the call.
@@ -87,20 +89,20 @@ pub unsafe extern "C" fn VixDiskLib_Grow(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_connection("VixDiskLib_Grow", connection, |_| {
-        let _ = (updateGeometry, progressFunc, progressCallbackData);
+    on_connection("VixDiskLib_Grow", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(path, "path") }?;
-        if capacity == 0 {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a disk cannot grow to 0 sectors"));
-        }
-        not_in_this_build("grow disks")
+        let path = unsafe { args::path(path, "path") }?;
+        // SAFETY: as above.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        connection.grow(path, Sectors(capacity), updateGeometry != 0, &mut progress)
     })
 }
 
-/// Gives the space of grains that hold only zeros back.
+/// Gives the space of grains that hold only zeros back: the file becomes shorter. The content stays as it is.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+/// disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
+/// zeros that hide data of a parent stay.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -110,15 +112,17 @@ pub unsafe extern "C" fn VixDiskLib_Shrink(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_Shrink", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
-        not_in_this_build("shrink disks")
+    on_disk("VixDiskLib_Shrink", diskHandle, |disk| {
+        // SAFETY: forwarded from this function's contract.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.shrink(&mut progress)
     })
 }
 
-/// Puts the grains of a disk in order.
+/// Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
+/// disk of a type that has no grains is left as it is, and the result is VIX_OK.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -128,15 +132,18 @@ pub unsafe extern "C" fn VixDiskLib_Defragment(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_Defragment", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
-        not_in_this_build("defragment disks")
+    on_disk("VixDiskLib_Defragment", diskHandle, |disk| {
+        // SAFETY: forwarded from this function's contract.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.defragment(&mut progress)
     })
 }
 
-/// Renames a local disk and its extents.
+/// Renames a local disk and its extents, also to another folder of the same file system. Children in the two folders
+/// follow; others lose their parent.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// An existing target gives VIX_E_FILE_ALREADY_EXISTS, a disk that is open for writing VIX_E_FILE_ALREADY_LOCKED, a file
+/// system whose files have one name only VIX_E_NOT_SUPPORTED.
 ///
 /// # Safety
 /// Both names are terminated.
@@ -147,12 +154,9 @@ pub unsafe extern "C" fn VixDiskLib_Rename(
 ) -> VixError {
     guard("VixDiskLib_Rename", || {
         // SAFETY: forwarded from this function's contract.
-        unsafe {
-            args::path(srcFileName, "srcFileName")?;
-            args::path(dstFileName, "dstFileName")?;
-        }
-        process().running().ok_or_else(not_initialised)?;
-        not_in_this_build("rename disks")
+        let (from, to) =
+            unsafe { (args::path(srcFileName, "srcFileName")?, args::path(dstFileName, "dstFileName")?) };
+        process().running().ok_or_else(not_initialised)?.library.rename(from, to)
     })
 }
 
@@ -217,9 +221,7 @@ pub unsafe extern "C" fn VixDiskLib_SpaceNeededForClone(
     })
 }
 
-/// Whether VixDiskLib_Attach would work.
-///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Whether VixDiskLib_Attach would work: VIX_OK, or the code with which it would fail. Both disks stay as they are.
 ///
 /// # Safety
 /// Any values may be passed.
@@ -228,29 +230,55 @@ pub unsafe extern "C" fn VixDiskLib_IsAttachPossible(
     parent: VixDiskLibHandle,
     child: VixDiskLibHandle,
 ) -> VixError {
-    on_disk("VixDiskLib_IsAttachPossible", parent, |_| {
-        disk(child)?;
-        not_in_this_build("attach disks")
+    on_disk("VixDiskLib_IsAttachPossible", parent, |below| {
+        check_two(parent, child)?;
+        let above = disk(child)?;
+        OpenDisk::check_attach(below, &above)
     })
 }
 
-/// Puts the chain of `child` on top of the chain of `parent`.
+/// Puts the chain of `child`, opened with VIXDISKLIB_FLAG_OPEN_SINGLE_LINK, on top of the chain of `parent`.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Afterwards `child` stands for both together and `parent` for nothing, also after a failure; closing `parent` is still
+/// allowed, once. VIX_E_DISK_ATTACH_ROOTLINK: the child has no parent or is open with it. VIX_E_DISK_CAPACITY_MISMATCH,
+/// VIX_E_DISK_CID_MISMATCH: it is the child of another disk, or the parent has changed.
 ///
 /// # Safety
 /// Any values may be passed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn VixDiskLib_Attach(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> VixError {
-    on_disk("VixDiskLib_Attach", parent, |_| {
-        disk(child)?;
-        not_in_this_build("attach disks")
+    on_disk("VixDiskLib_Attach", parent, |below| {
+        check_two(parent, child)?;
+        let disks = &process().disks;
+        disks.retire(Token::of(parent));
+        let joined = match disk(child).and_then(|above| OpenDisk::attach(below, &above)) {
+            Ok(joined) => joined,
+            Err(e) => {
+                let _ = below.close(); // closed already, or the fault at hand is the one to tell
+                return Err(e);
+            }
+        };
+        if disks.replace(Token::of(child), Arc::clone(&joined)) {
+            return Ok(());
+        }
+        let _ = joined.close();
+        Err(Error::new(ErrorKind::InvalidHandle, "the child was closed meanwhile"))
     })
 }
 
-/// Checks a sparse disk, and mends it if `repair` is not 0. The result says whether the check could be run.
+/// A disk cannot stand on itself.
+fn check_two(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> Result<()> {
+    if Token::of(parent) == Token::of(child) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "parent and child are the same disk"));
+    }
+    Ok(())
+}
+
+/// Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Without `repair`, VIX_OK says that the check was made, not that the disk is sound. With `repair`, VIX_OK says that
+/// nothing is wrong any more, and VIX_E_DISK_CANTREPAIR that something is left that could be mended only by guessing.
+/// Only the named link is mended; a content id that does not fit its parent is reported and left.
 ///
 /// # Safety
 /// `filename` is terminated.
@@ -260,10 +288,9 @@ pub unsafe extern "C" fn VixDiskLib_CheckRepair(
     filename: *const c_char,
     repair: Bool,
 ) -> VixError {
-    on_connection("VixDiskLib_CheckRepair", connection, |_| {
-        let _ = repair;
+    on_connection("VixDiskLib_CheckRepair", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(filename, "filename") }?;
-        not_in_this_build("check disks")
+        let path = unsafe { args::path(filename, "filename") }?;
+        connection.check_repair(path, repair != 0)
     })
 }

@@ -9,8 +9,12 @@
 //! Formats say where bytes are; this room moves them. It does not know where storages come from.
 #![forbid(unsafe_code)]
 
+pub mod anatomy;
+pub mod attach;
 pub mod blocks;
+pub mod check;
 pub mod cid;
+pub mod compact;
 pub mod copy;
 pub mod link;
 pub mod open;
@@ -18,6 +22,7 @@ pub mod owner;
 pub mod read;
 pub mod write;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
@@ -32,7 +37,7 @@ use crate::units::byte_range;
 #[derive(Debug)]
 pub struct Disk {
     /// Leaf first, base last.
-    links: Vec<Link>,
+    links: Vec<Arc<Link>>,
     capacity: u64,
     writable: bool,
     /// The leaf has a parent, opened or not: its new grains wait for stable data.
@@ -52,7 +57,7 @@ const FAILED: u8 = 2;
 
 impl Disk {
     /// A disk of these links, leaf first.
-    fn new(links: Vec<Link>, writable: bool, is_child: bool) -> Result<Self> {
+    fn new(links: Vec<Arc<Link>>, writable: bool, is_child: bool) -> Result<Self> {
         let Some(leaf) = links.first() else {
             return Err(Error::new(ErrorKind::Internal, "a chain without links"));
         };
@@ -78,7 +83,7 @@ impl Disk {
     }
 
     /// The links, leaf first.
-    pub fn links(&self) -> &[Link] {
+    pub fn links(&self) -> &[Arc<Link>] {
         &self.links
     }
 

@@ -70,6 +70,29 @@ pub struct Pending<'a> {
     pub ticket: u64,
 }
 
+/// How an image shall be rearranged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrange {
+    /// Grains of zeros go, the gaps are closed, the end is cut off.
+    Close,
+    /// The grains are put in the order of the disk, without gaps.
+    Order,
+}
+
+/// An image whose data can be moved about inside its file.
+pub trait Rearrange {
+    /// Rearranges a writable image that nobody else uses meanwhile; says by how many bytes its file became shorter.
+    /// `zero_below` tells whether a range reads as zeros when this image has nothing there. `progress` gets what is done and
+    /// all there is to do. A cut at any moment leaves the content as it was; after a failure the image must be opened again
+    /// before it is written to.
+    fn rearrange(
+        &self,
+        how: Arrange,
+        zero_below: &dyn Fn(Range<u64>) -> Result<bool>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<u64>;
+}
+
 /// One link's data, or one extent of it. All methods may be called from many threads at once.
 pub trait Image: Debug + Send + Sync {
     /// Size in bytes of what it represents.
@@ -155,5 +178,10 @@ pub trait Image: Debug + Send + Sync {
     /// Ends writing: publishes, marks the image as clean, makes that stable. Called once, nothing follows.
     fn finish(&self) -> Result<()> {
         self.flush()
+    }
+
+    /// The image as one that can be rearranged, if it can.
+    fn rearrangeable(&self) -> Option<&dyn Rearrange> {
+        None
     }
 }

@@ -130,6 +130,11 @@ impl Connection {
         Self { library, params, read_only, snapshot, modes, disks: Mutex::default() }
     }
 
+    /// The library it belongs to.
+    pub(super) fn library(&self) -> &Arc<Library> {
+        &self.library
+    }
+
     /// What it was made with.
     pub fn params(&self) -> &ConnectParams {
         &self.params
@@ -152,6 +157,13 @@ impl Connection {
             result => result,
         }?;
         let disk = Arc::new(opened);
+        disk.set_home(self);
+        self.adopt(&disk)?;
+        Ok(disk)
+    }
+
+    /// Takes charge of an open disk: it is closed with the connection.
+    pub(super) fn adopt(&self, disk: &Arc<OpenDisk>) -> Result<()> {
         disk.watch_if_needed();
         let mut disks = self.disks.lock();
         if disks.closed {
@@ -160,19 +172,14 @@ impl Connection {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection was closed meanwhile"));
         }
         disks.open.retain(|known| known.strong_count() > 0);
-        disks.open.push(Arc::downgrade(&disk));
-        Ok(disk)
+        disks.open.push(Arc::downgrade(disk));
+        Ok(())
     }
 
     /// Makes a disk that reads as zeros. `progress` is called with 0..=100 on this thread, 100 last.
     pub fn create(&self, path: &Path, spec: &CreateSpec, progress: &mut dyn FnMut(u8)) -> Result<()> {
         self.check_usable()?;
         create_local(path, spec, &self.library, progress).context(|| format!("creating {}", path.display()))
-    }
-
-    /// The library it belongs to.
-    pub(super) fn library(&self) -> &Arc<Library> {
-        &self.library
     }
 
     /// This build reaches local disks only.

@@ -3,12 +3,15 @@
 //! Tests, tools and the C interface are all users of this room. It knows nothing of C.
 #![forbid(unsafe_code)]
 
+mod chunks;
 pub mod connect;
 pub mod copy;
 mod create;
 pub mod library;
+mod maintain;
 pub mod metadata;
 pub mod open_disk;
+mod repair;
 
 pub use crate::engine::pool::Completion;
 pub use crate::format::create::CreateSpec;

@@ -17,6 +17,7 @@ use std::sync::Weak;
 use parking_lot::Mutex;
 
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::create::check_hint;
 use crate::storage::Access;
 use crate::storage::Folder;
 use crate::storage::Place;
@@ -70,8 +71,13 @@ impl LocalFolder {
         self.locked.lock().drain(..).filter_map(|file| file.upgrade()).for_each(|file| file.unlock());
     }
 
+    /// The folder: absolute, without symbolic links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where an extent name leads, if this folder lets it.
-    fn permitted(&self, name: &str, access: Access) -> Result<PathBuf> {
+    pub fn permitted(&self, name: &str, access: Access) -> Result<PathBuf> {
         let path = self.path.join(name);
         let real = path.canonicalize().context(|| format!("extent {}", path.display()))?;
         if self.open_wide || real.starts_with(&self.path) {
@@ -91,6 +97,25 @@ impl LocalFolder {
             ),
         ))
     }
+}
+
+/// Where a parent hint leads that stands in a descriptor of the folder `folder`: the first of its places that exists.
+pub fn parent_of(folder: &Path, hint: &str) -> Option<PathBuf> {
+    if hint.contains('\0') {
+        return None;
+    }
+    parent_candidates(folder, hint).into_iter().find_map(|path| path.canonicalize().ok())
+}
+
+/// How a descriptor in `folder` names its parent: by a relative path if that is in or below the folder. Both paths are
+/// absolute and without symbolic links.
+pub fn hint_for(folder: &Path, parent: &Path) -> Result<String> {
+    let hint = parent.strip_prefix(folder).unwrap_or(parent);
+    let text = hint.to_str().ok_or_else(|| {
+        Error::new(ErrorKind::Encoding, format!("the path {} is not in UTF-8", parent.display()))
+    })?;
+    check_hint(text)?;
+    Ok(text.to_owned())
 }
 
 /// The places a parent hint may mean: the path it is, then its last component next to the child.
@@ -149,7 +174,7 @@ impl Folder for LocalFolder {
 }
 
 /// Writes a new file with the mode and owner of the one it will replace, durably.
-fn write_aside(path: &Path, bytes: &[u8], like: &std::fs::Metadata) -> Result<()> {
+pub fn write_aside(path: &Path, bytes: &[u8], like: &std::fs::Metadata) -> Result<()> {
     let what = || format!("writing {}", path.display());
     let mut options = std::fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path).context(what)?;

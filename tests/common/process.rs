@@ -76,6 +76,17 @@ pub fn mount_small(folder: &Path, bytes: u64) -> Result<(), String> {
     run(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "none", folder.to_str().expect("text")])
 }
 
+/// Free bytes of the file system a folder is on.
+pub fn free_space(folder: &Path) -> u64 {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes()).expect("a path without NUL");
+    // SAFETY: a valid path and a structure that is only filled.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(path.as_ptr(), &raw mut about) == 0 { about.f_bavail * about.f_frsize } else { 0 }
+    }
+}
+
 /// Number of threads of this process.
 pub fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").expect("/proc").count()

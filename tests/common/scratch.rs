@@ -14,6 +14,15 @@ pub fn folder() -> TempDir {
     folder
 }
 
+/// A fresh folder in memory where there is room for it: for tests whose disks are large and whose flushes are many.
+pub fn folder_in_memory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    if super::process::free_space(memory) < 1 << 30 {
+        return folder();
+    }
+    tempfile::Builder::new().prefix("vixtest-").tempdir_in(memory).unwrap_or_else(|_| folder())
+}
+
 /// Lets everybody enter and list the folder.
 pub fn open_to_all(folder: &Path) {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755))

@@ -55,6 +55,7 @@ pub mod code {
     pub const INVALID_CONNECTION: u64 = 16054;
     pub const CORRUPT: u64 = 16062;
     pub const INVALID_DISK: u64 = 16063;
+    pub const PARTIAL_CHAIN: u64 = 16003;
     pub const CAPACITY_MISMATCH: u64 = 16067;
     pub const PARENT_NOT_ALLOWED: u64 = 16068;
     pub const ATTACH_ROOT_LINK: u64 = 16069;

@@ -11,6 +11,7 @@ use crate::format::geometry::Adapter;
 use crate::format::stream::write::stream_optimized;
 use crate::units::Sectors;
 
+pub use text::check_hint;
 pub use text::descriptor_text;
 
 /// The kind of disk to make.
@@ -290,16 +291,25 @@ fn check(name: &str, capacity: Sectors) -> Result<()> {
 /// A layout whose names a file system can hold, that of the lock beside the disk included: a disk that cannot be locked
 /// cannot be written to.
 fn checked(files: Vec<NewFile>) -> Result<Layout> {
-    let lock = files.last().map_or(0, |file| file.name.len() + LOCK_SUFFIX);
-    let longest = files.iter().map(|file| file.name.len()).chain([lock]).max().unwrap_or(0);
-    if longest > LONGEST_NAME {
-        let message = format!(
-            "with the names of its extents and its lock the disk needs a name of {longest} bytes, \
-             {LONGEST_NAME} are possible"
-        );
+    let longest = files.iter().map(|file| file.name.as_str()).max_by_key(|name| name.len());
+    let last = files.last().map(|file| file.name.as_str());
+    if let Some(name) = longest.filter(|name| name.len() > LONGEST_NAME) {
+        let message = format!("{name:?} has {} bytes, {LONGEST_NAME} are possible", name.len());
         return Err(Error::new(ErrorKind::NameTooLong, message));
     }
+    check_length(last.unwrap_or_default())?;
     Ok(Layout { files })
+}
+
+/// A name that is not too long for a disk and the lock beside it.
+pub fn check_length(name: &str) -> Result<()> {
+    let len = name.len() + LOCK_SUFFIX;
+    if len > LONGEST_NAME {
+        let message =
+            format!("with its lock the disk needs a name of {len} bytes, {LONGEST_NAME} are possible");
+        return Err(Error::new(ErrorKind::NameTooLong, message));
+    }
+    Ok(())
 }
 
 /// A name that a descriptor can hold and that leads to its own folder.

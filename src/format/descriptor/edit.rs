@@ -4,6 +4,8 @@ use std::ops::Range;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::descriptor::Descriptor;
+use crate::format::descriptor::ExtentLine;
+use crate::format::descriptor::parse;
 
 impl Descriptor {
     /// The text, byte for byte as it was parsed, but for what was set since. Without padding and without NUL.
@@ -53,6 +55,50 @@ impl Descriptor {
             Err(Error::new(ErrorKind::UnsupportedFeature, message))
         };
         places.into_iter().map(patch).collect()
+    }
+
+    /// Changes what the link is made of: the extents, to which further ones may be added at the end, and the place of the
+    /// parent, which a base disk has not. Lines that stay what they are keep their bytes.
+    pub fn set_links(&mut self, extents: &[ExtentLine], hint: Option<&str>) -> Result<()> {
+        let places = parse::link_places(&self.text);
+        let mut edits = Vec::new();
+        for ((place, before), after) in places.extents.iter().zip(&self.extents).zip(extents) {
+            if before != after {
+                edits.push((place.clone(), self.codec.encode(&after.to_line())?.into_owned()));
+            }
+        }
+        let mut further = Vec::new();
+        for extent in extents.iter().skip(self.extents.len()) {
+            further.extend_from_slice(self.line_end());
+            further.extend_from_slice(&self.codec.encode(&extent.to_line())?);
+        }
+        if let Some(last) = places.extents.last().filter(|_| !further.is_empty()) {
+            edits.push((last.end..last.end, further));
+        }
+        if let (Some(place), Some(hint)) = (places.hint, hint) {
+            edits.push((place, self.codec.encode(hint)?.into_owned()));
+        }
+        let changed = Descriptor::parse(&self.edited(edits))?;
+        if changed.extents != extents || changed.parent_hint.as_deref() != hint {
+            let message = "the changed descriptor would not say what it shall say";
+            return Err(Error::new(ErrorKind::NameInvalid, message));
+        }
+        *self = changed;
+        Ok(())
+    }
+
+    /// Gives the file that tracks changed blocks another name, if there is one.
+    pub fn set_change_track_path(&mut self, path: &str) -> Result<()> {
+        let Some(tracking) = &self.change_track else { return Ok(()) };
+        let value = self.codec.encode(path)?;
+        let line = [b"changeTrackPath=\"", &*value, b"\"", self.line_end()].concat();
+        let changed = self.with(vec![(tracking.place.clone(), line)])?;
+        if changed.change_track_path() != Some(path) {
+            let message = format!("{path:?} cannot stand in a descriptor");
+            return Err(Error::new(ErrorKind::NameInvalid, message));
+        }
+        *self = changed;
+        Ok(())
     }
 
     /// Takes the tracking of changed blocks off: the line that names the tracking file goes, version 3 becomes 1. Changing a
@@ -118,7 +164,17 @@ impl Descriptor {
 
     /// The descriptor with pieces of its text replaced. Refused when that changes what the link is made of, as it happens
     /// when a new `ddb.encoding` gives names another meaning.
-    fn with(&self, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> Result<Descriptor> {
+    fn with(&self, edits: Vec<(Range<usize>, Vec<u8>)>) -> Result<Descriptor> {
+        let changed = Descriptor::parse(&self.edited(edits))?;
+        if changed.extents != self.extents || changed.parent_hint != self.parent_hint {
+            let message = "the change would give the names in the descriptor another meaning";
+            return Err(Error::new(ErrorKind::Encoding, message));
+        }
+        Ok(changed)
+    }
+
+    /// The text with pieces of it replaced.
+    fn edited(&self, mut edits: Vec<(Range<usize>, Vec<u8>)>) -> Vec<u8> {
         edits.sort_by_key(|(place, _)| place.start);
         let mut text = Vec::with_capacity(self.text.len() + 128);
         let mut at = 0;
@@ -128,12 +184,7 @@ impl Descriptor {
             at = place.end;
         }
         text.extend_from_slice(self.text.get(at..).unwrap_or_default());
-        let changed = Descriptor::parse(&text)?;
-        if changed.extents != self.extents || changed.parent_hint != self.parent_hint {
-            let message = "the change would give the names in the descriptor another meaning";
-            return Err(Error::new(ErrorKind::Encoding, message));
-        }
-        Ok(changed)
+        text
     }
 }
 

@@ -45,6 +45,27 @@ pub(super) fn looks_like(head: &[u8]) -> bool {
     false
 }
 
+/// Where the lines that give the link its extents and its parent stand in a text: for each extent the line without blanks
+/// around it, and the value of the hint without quotes.
+pub(super) struct LinkPlaces {
+    pub extents: Vec<Range<usize>>,
+    pub hint: Option<Range<usize>>,
+}
+
+pub(super) fn link_places(text: &[u8]) -> LinkPlaces {
+    let mut places = LinkPlaces { extents: Vec::new(), hint: None };
+    for line in lines(text) {
+        match classify(&line) {
+            Content::Extent { .. } => places.extents.push(line.start..line.start + line.content.len()),
+            Content::Pair { key, value } if key.eq_ignore_ascii_case(b"parentFileNameHint") => {
+                places.hint = Some(value.inner());
+            }
+            _ => {}
+        }
+    }
+    places
+}
+
 /// A line of the text, cut off before its end.
 struct Line<'a> {
     /// Counted from 1.

@@ -37,6 +37,8 @@ pub struct CheckOptions {
     pub repair: bool,
     /// The disk has a parent, whose content shows where this file has none.
     pub has_parent: bool,
+    /// The size that the descriptor gives this extent, in sectors, if that is known.
+    pub sectors: Option<u64>,
     /// Where the report goes.
     pub log: Log,
     /// What to call the file in the report.
@@ -114,7 +116,7 @@ impl<'a> Report<'a> {
 /// Checks a file and, when asked, mends it. `Err`: the check could not be made, or the repair was interrupted; the file can
 /// be checked again then.
 pub fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdict> {
-    let CheckOptions { repair, has_parent, log, name } = options;
+    let CheckOptions { repair, has_parent, sectors, log, name } = options;
     let body = Body::new(storage.clone(), name.clone(), log.clone())?;
     let mut report = Report::new(log, name);
     let mut sector = [0; HEADER_BYTES];
@@ -127,6 +129,12 @@ pub fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdi
     }
     if header.unclean {
         report.fault(true, "the last writer did not close the file");
+    }
+    if let Some(sectors) = sectors
+        && header.capacity.0.checked_sub(*sectors).is_none_or(|more| more >= 128)
+    {
+        let has = header.capacity.0;
+        report.fault(false, format!("the descriptor says {sectors} sectors, the header {has}"));
     }
     let found = check_tables::look(&header, &body, *has_parent, &mut report)?;
     if *repair && report.curable > 0 {
@@ -189,6 +197,7 @@ fn mend(header: &Header, body: &Body, found: &Found, resized: Option<(u64, u64)>
     if let Some((sector, count)) = resized {
         embedded::lead_to(&*body.storage, sector, count).context(|| format!("header of {}", body.name))?;
     }
-    check_repair::apply(header, body, found, whole).context(|| format!("repair of {}", body.name))?;
+    check_repair::apply(header, body, found, whole && header.unclean)
+        .context(|| format!("repair of {}", body.name))?;
     mark(header.unclean && !whole)
 }

@@ -52,8 +52,10 @@ enum Place {
     Cut,
     /// A grain past the end of the file.
     Past,
-    /// The header, the tables or another impossible place.
+    /// The header or the tables, before the place where grains begin.
     Wrong,
+    /// A place that grains and tables both lay claim to.
+    Doubtful,
 }
 
 struct Pass<'a, 'b> {
@@ -139,8 +141,12 @@ impl Pass<'_, '_> {
             return Ok(Place::Hollow);
         }
         let sectors = self.sectors(grain, entry);
-        if entry == 1 || sectors.start < self.header.overhead.0 || self.claims.is_metadata(&sectors) {
-            return Ok(Place::Wrong);
+        let early = sectors.start < self.header.overhead.0;
+        match (early, entry == 1 || self.claims.is_metadata(&sectors)) {
+            (true, true) => return Ok(Place::Wrong),
+            (false, false) => {}
+            // Either the entry is wrong or what the header says of the tables.
+            _ => return Ok(Place::Doubtful),
         }
         Ok(match self.body.reaches(sectors.end * SECTOR)? {
             true => Place::Good,
@@ -176,12 +182,14 @@ impl Pass<'_, '_> {
         let what = match place {
             Place::Cut => "at the end of the file, which cuts it short",
             Place::Past => "past the end of the file",
+            Place::Doubtful => "where grains do not begin or tables are, but not both",
             _ => "among the tables",
         };
         // Data that a crash kept from arriving was never promised to anybody.
         let crash = self.header.unclean && matches!(place, Place::Cut | Place::Past);
-        let curable = crash || !self.has_parent;
+        let curable = place != Place::Doubtful && (crash || !self.has_parent);
         let fate = match (curable, crash, place) {
+            (false, _, Place::Doubtful) => "it is left",
             (false, ..) => "it is left, since without it the parent's content would show",
             (true, false, Place::Cut) => "its missing end becomes zeros",
             _ => "its data is not there, it becomes zeros or the parent's content",

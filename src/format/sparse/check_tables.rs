@@ -54,14 +54,17 @@ const TABLE_SECTORS: u64 = TABLE_BYTES / SECTOR;
 
 /// Looks at everything behind the header.
 pub(super) fn look(header: &Header, body: &Body, has_parent: bool, report: &mut Report<'_>) -> Result<Found> {
+    let (trusted, lost_side) = without_lost_side(header, body, report)?;
+    let header = &trusted;
     let directory = Directory::new(header);
     let mut claims = Claims::new(header.grain.0);
     let mut used = fixed_places(header);
-    let lost_side = lost_side(header, report);
     let mut named = named_tables(header, body, &directory)?;
+    named.iter_mut().for_each(Named::part);
     used.extend(named.iter().flat_map(|n| n.places()));
     let doubled = overlapping(&mut used);
     named.iter_mut().for_each(|n| n.refuse(&doubled));
+    refuse_among_grains(header, body, &mut named)?;
     let mut tables = Vec::new();
     for name in &named {
         tables.extend(name.judge(header, lost_side, report));
@@ -97,6 +100,15 @@ impl Named {
             Place::At(sector) => Some(u64::from(sector)..u64::from(sector) + TABLE_SECTORS),
             _ => None,
         })
+    }
+
+    /// Leaves a place that both directories name to the primary one.
+    fn part(&mut self) {
+        if let Place::At(sector) = self.redundant
+            && self.primary == self.redundant
+        {
+            self.redundant = Place::Damaged(sector);
+        }
     }
 
     /// Does without places that something else claims too.
@@ -157,16 +169,98 @@ fn fixed_places(header: &Header) -> Vec<Range<u64>> {
     places
 }
 
-fn lost_side(header: &Header, report: &mut Report<'_>) -> Option<Side> {
-    if header.directory.is_none() {
-        report.fault(true, "the primary grain directory lies outside the file; the redundant one is there");
-        return Some(Side::Primary);
+/// The header without a directory that cannot be where the header says, and which one that is. Taking a wrong place for
+/// a directory would turn good grains into damaged ones, so a directory is given up when it stands where something else is.
+fn without_lost_side(
+    header: &Header,
+    body: &Body,
+    report: &mut Report<'_>,
+) -> Result<(Header, Option<Side>)> {
+    let sectors = |place: u64| place / SECTOR..(place + header.directory_bytes()).div_ceil(SECTOR);
+    let text = header.descriptor.clone().map_or(0..0, |text| text.start / SECTOR..text.end / SECTOR);
+    let misplaced = |place: u64| overlap(&sectors(place), &text);
+    let mut trusted = header.clone();
+    trusted.directory = header.directory.filter(|&place| !misplaced(place));
+    trusted.redundant = header.redundant.filter(|&place| !misplaced(place));
+    if let (Some(primary), Some(redundant)) = (trusted.directory, trusted.redundant) {
+        let one = standing(header, body, Side::Primary, &sectors(redundant))?;
+        let other = standing(header, body, Side::Redundant, &sectors(primary))?;
+        let overlapping = overlap(&sectors(primary), &sectors(redundant));
+        match (one.refutes(&other), other.refutes(&one)) {
+            (true, false) => trusted.redundant = None,
+            (false, true) => trusted.directory = None,
+            _ if overlapping && primary == redundant => trusted.redundant = None,
+            _ if overlapping => {
+                let error = body.corrupt("the two grain directories stand in each other's way");
+                return Err(error.with_kind(ErrorKind::CantRepair));
+            }
+            _ => {}
+        }
     }
-    if header.has_redundant_tables() && header.redundant.is_none() {
-        report.fault(true, "the redundant grain directory lies outside the file; the primary one is there");
-        return Some(Side::Redundant);
+    let lost = match (trusted.directory, trusted.redundant) {
+        (None, None) => {
+            let text = "neither of the grain directories is where the header says";
+            return Err(body.corrupt(text).with_kind(ErrorKind::CantRepair));
+        }
+        (None, Some(_)) => Side::Primary,
+        (Some(_), None) if header.has_redundant_tables() => Side::Redundant,
+        _ => return Ok((trusted, None)),
+    };
+    report.fault(
+        true,
+        format!("the {} grain directory lies where it cannot be; the other one is there", lost.name()),
+    );
+    Ok((trusted, Some(lost)))
+}
+
+fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
+    one.start < other.end && other.start < one.end
+}
+
+/// How far a directory can be believed.
+struct Standing {
+    /// It names a table where the other directory stands.
+    accuses: bool,
+    /// Tables it names that can be such.
+    good: u64,
+    /// Places it names that cannot be tables.
+    bad: u64,
+}
+
+impl Standing {
+    /// True when the other directory cannot be where the header says.
+    fn refutes(&self, other: &Standing) -> bool {
+        self.accuses && self.bad == 0 && (other.bad > 0 || other.good < self.good)
     }
-    None
+}
+
+/// Judges the directory of `side` by the tables it names; the other directory stands in `sectors`.
+fn standing(header: &Header, body: &Body, side: Side, sectors: &Range<u64>) -> Result<Standing> {
+    let directory = Directory::new(header);
+    let mut standing = Standing { accuses: false, good: 0, bad: 0 };
+    let mut from = 0;
+    while from < header.tables() {
+        let to = header.tables().min(from.saturating_add(BATCH));
+        for sector in directory.read(body, side, from..to)?.into_iter().filter(|&sector| sector > 0) {
+            let start = u64::from(sector);
+            standing.accuses |= overlap(&(start..start + TABLE_SECTORS), sectors);
+            let good = matches!(check(body, sector)?, Place::At(_)) && is_table(header, body, start)?;
+            standing.good += u64::from(good);
+            standing.bad += u64::from(!good);
+        }
+        from = to;
+    }
+    Ok(standing)
+}
+
+/// True when every entry of the table at `sector` is empty or names a place where grains may be.
+fn is_table(header: &Header, body: &Body, sector: u64) -> Result<bool> {
+    let fits = |&entry: &u32| {
+        let entry = u64::from(entry);
+        let least = header.overhead.0;
+        entry == 0 || entry == 1 && header.has_zero_grains() || entry >= least && entry * SECTOR < body.size()
+    };
+    Ok(body.read_table(sector * SECTOR)?.iter().all(fits))
 }
 
 /// Every table that one of the directories names.
@@ -192,6 +286,31 @@ fn named_tables(header: &Header, body: &Body, directory: &Directory) -> Result<V
         from = range.end;
     }
     Ok(named)
+}
+
+/// Does without tables that stand where any table, right or wrong, has grains: one of the two is misplaced, and writing
+/// entries into a grain would destroy it.
+fn refuse_among_grains(header: &Header, body: &Body, named: &mut [Named]) -> Result<()> {
+    let first = header.overhead.0.max(2);
+    let mut grains = Claims::new(header.grain.0);
+    for sectors in named.iter().flat_map(Named::places) {
+        let entries = body.read_table(sectors.start * SECTOR)?;
+        let inside = |&&entry: &&u32| u64::from(entry) >= first && u64::from(entry) * SECTOR < body.size();
+        for &entry in entries.iter().filter(inside) {
+            grains.grain(entry)?;
+        }
+    }
+    for table in named {
+        for place in [&mut table.primary, &mut table.redundant] {
+            if let Place::At(sector) = *place
+                && u64::from(sector) + TABLE_SECTORS > first
+                && grains.has_grain_in(&(u64::from(sector)..u64::from(sector) + TABLE_SECTORS))
+            {
+                *place = Place::Damaged(sector);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The starts of all ranges that overlap another one. Sorts `ranges`.
@@ -221,10 +340,17 @@ fn tell_unused(header: &Header, body: &Body, report: &mut Report<'_>, metadata: 
         report
             .note(format!("up to {inside} unused grains between others; shrinking the disk gives them back"));
     }
-    if body.size() >= end.saturating_add(bytes) {
-        let unused = body.size() - end;
-        // With other damage left they may belong to something that was not found.
-        let curable = report.incurable == 0;
-        report.fault(curable, format!("{unused} unused bytes at the end of the file"));
+    if body.size() < end.saturating_add(bytes) {
+        return;
+    }
+    let unused = body.size() - end;
+    match header.unclean && report.incurable == 0 {
+        true => report.fault(true, format!("{unused} unused bytes at the end of the file")),
+        // They may belong to something that was not found, or to a header that is not as it was.
+        false => {
+            report.note(format!(
+                "{unused} unused bytes at the end of the file; shrinking the disk gives them back"
+            ));
+        }
     }
 }

@@ -100,6 +100,14 @@ impl Claims {
         self.metadata.iter().map(|range| range.end - range.start).sum()
     }
 
+    /// True when a grain that is claimed reaches into these sectors. Puts the grains in order first.
+    pub fn has_grain_in(&mut self, sectors: &Range<u64>) -> bool {
+        self.shifted.sort_unstable();
+        let next = self.shifted.partition_point(|&at| u64::from(at) + self.grain <= sectors.start);
+        self.shifted.get(next).is_some_and(|&at| u64::from(at) < sectors.end)
+            || self.grain_in(sectors).is_some()
+    }
+
     /// True when the grain at `sector` is claimed.
     pub fn has_grain(&self, sector: u32) -> bool {
         let sector64 = u64::from(sector);

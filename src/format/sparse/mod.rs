@@ -11,7 +11,8 @@
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
 //!
-//! [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed files share [`Header`] and nothing else.
+//! `compact` moves grains about, [`check`] finds damage of any kind and mends it. The descriptor inside the file is replaced by [`embedded`]. Compressed
+//! files share [`Header`] and nothing else.
 
 mod body;
 pub mod check;
@@ -19,10 +20,14 @@ mod check_entries;
 mod check_repair;
 mod check_tables;
 mod claims;
+mod compact;
+mod compact_move;
+mod compact_slots;
 mod directory;
 pub mod embedded;
 mod enter;
 mod frame;
+mod grow;
 pub mod header;
 mod map;
 mod publish;
@@ -44,6 +49,7 @@ use crate::format::Image;
 use crate::format::Mapping;
 use crate::format::Pending;
 use crate::format::Presence;
+use crate::format::Rearrange;
 use crate::format::sparse::body::Body;
 use crate::format::sparse::directory::Directory;
 use crate::format::sparse::header::HEADER_BYTES;
@@ -53,6 +59,8 @@ use crate::format::sparse::write::Writer;
 use crate::logging::Log;
 use crate::storage::Storage;
 
+pub use grow::fill_last_grain;
+pub use grow::grow;
 pub use header::Header;
 
 /// How to open a sparse extent.
@@ -94,6 +102,8 @@ pub struct Sparse {
     next_miss: AtomicU32,
     /// Only in a file that is open for writing.
     writer: Option<Writer>,
+    /// Bytes of grains that are moved between two flushes.
+    move_bytes: u64,
 }
 
 impl Sparse {
@@ -120,7 +130,9 @@ impl Sparse {
             Tables::new(header.tables(), header.grains(), header.grain.0 as u32, options.cache_bytes);
         let grain_shift = header.grain_bytes().trailing_zeros();
         let next_miss = AtomicU32::new(0);
-        let mut sparse = Sparse { header, body, directory, tables, grain_shift, next_miss, writer: None };
+        let move_bytes = (options.cache_bytes as u64).saturating_mul(4);
+        let mut sparse =
+            Sparse { header, body, directory, tables, grain_shift, next_miss, writer: None, move_bytes };
         if options.writable {
             sparse.writer = Some(sparse.open_writer()?);
         }
@@ -236,5 +248,9 @@ impl Image for Sparse {
 
     fn finish(&self) -> Result<()> {
         self.end()
+    }
+
+    fn rearrangeable(&self) -> Option<&dyn Rearrange> {
+        self.writer.as_ref().map(|_| self as &dyn Rearrange)
     }
 }

@@ -197,6 +197,24 @@ impl Tables {
         }
     }
 
+    /// Forgets every table that is not pinned. Nobody may be reading.
+    pub fn forget(&self) {
+        let state = &mut *self.state.lock();
+        let pinned = |number: u32| state.pins.get(number as usize).is_some_and(|&pins| pins > 0);
+        for slot in self.slots.iter().filter_map(OnceLock::get).flatten() {
+            let word = slot.load(Ordering::Acquire);
+            if word & 3 != FRAME || !pinned(value_of(word)) {
+                slot.store(0, Ordering::Release);
+            }
+        }
+        let unused: Vec<u32> = (0..state.pins.len() as u32).filter(|&number| !pinned(number)).collect();
+        for &number in &unused {
+            self.fill(number, NO_TABLE, &[0; ENTRIES]);
+        }
+        state.free = unused;
+        state.drops.iter_mut().for_each(|count| *count = count.wrapping_add(1));
+    }
+
     /// An entry of a pinned frame.
     pub fn entry(&self, number: u32, index: usize) -> u32 {
         self.frame(number).map_or(0, |frame| frame.entry(index))

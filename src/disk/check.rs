@@ -1,0 +1,178 @@
+//! The check of one link that may be damaged: its descriptor, its sparse extents, and its place in the chain.
+//!
+//! The parents are looked at but not changed, and neither is a content id that does not match: whether the parent has
+//! changed since the child was made cannot be known, and a chain that is wrong must not look right.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::disk::open::MAX_DESCRIPTOR;
+use crate::disk::open::OpenOptions;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::format::bytes::u64_at;
+use crate::format::descriptor::Descriptor;
+use crate::format::descriptor::ExtentAccess;
+use crate::format::descriptor::ExtentKind;
+use crate::format::descriptor::ExtentLine;
+use crate::format::flat::Flat;
+use crate::format::sparse::check;
+use crate::format::sparse::check::CheckOptions;
+use crate::format::sparse::check::Verdict;
+use crate::format::stream::PackOptions;
+use crate::logging::Log;
+use crate::storage::Access;
+use crate::storage::Place;
+use crate::storage::Storage;
+use crate::units::SECTOR;
+
+/// A link that is being checked.
+struct Link<'a> {
+    place: &'a Place,
+    repair: bool,
+    log: &'a Log,
+}
+
+/// Checks the link at `place`, opened for writing when `repair` is set, which mends what can be mended without guessing.
+/// Each fault is a line in `log`. `Err`: the check could not be made.
+pub fn check_link(place: &Place, repair: bool, log: &Log) -> Result<Verdict> {
+    let link = Link { place, repair, log };
+    let size = place.storage.size()?;
+    let mut head = [0; SECTOR as usize];
+    if size < SECTOR {
+        return link.text_file(size);
+    }
+    place.storage.read_at(&mut head, 0)?;
+    match head.get(..4) {
+        Some(b"KDMV") => link.embedded(&head, size),
+        Some(b"kdmv") => Err(Error::new(ErrorKind::NotADisk, "its writer has not finished it (magic kdmv)")),
+        Some(b"COWD" | b"\xbe\xba\xfe\xca") => {
+            Err(Error::new(ErrorKind::NotSupported, "this kind of sparse extent is not checked"))
+        }
+        _ => link.text_file(size),
+    }
+}
+
+impl Link<'_> {
+    fn fault(&self, text: impl AsRef<str>) -> Verdict {
+        self.log.warning(|| format!("{}: {}", self.place.label, text.as_ref()));
+        Verdict { found: 1, mended: 0 }
+    }
+
+    /// A sparse extent that carries its descriptor.
+    fn embedded(&self, head: &[u8], size: u64) -> Result<Verdict> {
+        let descriptor = descriptor_inside(&*self.place.storage, head, size);
+        // As long as it is not known, there may be a parent.
+        let has_parent = descriptor.as_ref().map_or(true, |d| d.parent_cid().is_some());
+        let sectors = descriptor.as_ref().ok().and_then(|d| match d.extents() {
+            [only] => Some(only.sectors.0),
+            _ => None,
+        });
+        let verdict = self.sparse(&self.place.storage, &self.place.label, has_parent, sectors)?;
+        match descriptor {
+            Ok(descriptor) => Ok(verdict.and(self.chain(&descriptor, verdict.left() > 0)?)),
+            Err(e) => Ok(verdict.and(self.fault(format!("descriptor: {e}")))),
+        }
+    }
+
+    fn text_file(&self, size: u64) -> Result<Verdict> {
+        if size > MAX_DESCRIPTOR {
+            return Err(Error::new(ErrorKind::NotADisk, format!("a descriptor of {size} bytes")));
+        }
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        self.place.storage.read_at(&mut bytes, 0)?;
+        let descriptor = Descriptor::parse(&bytes)?;
+        let has_parent = descriptor.parent_cid().is_some();
+        let mut verdict = Verdict::default();
+        for line in descriptor.extents() {
+            verdict = verdict.and(self.extent(line, has_parent)?);
+        }
+        Ok(verdict.and(self.chain(&descriptor, verdict.left() > 0)?))
+    }
+
+    /// One extent of a text descriptor. That it is missing is a fault, that it cannot be read an error.
+    fn extent(&self, line: &ExtentLine, has_parent: bool) -> Result<Verdict> {
+        let Some(name) = line.name.as_deref() else { return Ok(Verdict::default()) };
+        let sparse = line.kind == ExtentKind::Sparse;
+        let flat = matches!(line.kind, ExtentKind::Flat | ExtentKind::Vmfs);
+        if line.access == ExtentAccess::NoAccess || !(sparse || flat) {
+            return Ok(Verdict::default());
+        }
+        let write = self.repair && sparse;
+        let storage = match self.place.folder.extent(name, Access { write, ..Access::READ }) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(self.fault(format!("{e}"))),
+            opened => opened?,
+        };
+        if sparse {
+            return self.sparse(&storage, name, has_parent, Some(line.sectors.0));
+        }
+        match Flat::open(storage, line.offset.bytes()?, line.sectors.bytes()?, false) {
+            Ok(_) => Ok(Verdict::default()),
+            Err(e) if e.kind() == ErrorKind::Io => Err(e),
+            Err(e) => Ok(self.fault(format!("{e}"))),
+        }
+    }
+
+    fn sparse(
+        &self,
+        storage: &Arc<dyn Storage>,
+        name: &str,
+        has_parent: bool,
+        sectors: Option<u64>,
+    ) -> Result<Verdict> {
+        let (log, name) = (self.log.clone(), name.to_owned());
+        check::check(storage, &CheckOptions { repair: self.repair, has_parent, sectors, log, name })
+    }
+
+    /// The content ids, and whether the link opens with all its parents. `damaged`: that it does not is known already.
+    fn chain(&self, descriptor: &Descriptor, damaged: bool) -> Result<Verdict> {
+        let mut verdict = Verdict::default();
+        if let (Some(cid), Some(long)) = (descriptor.cid(), descriptor.ddb("longContentID"))
+            && long.len() == 32
+            && !long.to_ascii_lowercase().ends_with(&format!("{cid:08x}"))
+        {
+            let fault = self.fault(format!("content id {cid:08x}, but the long content id is {long}"));
+            let mended = self.repair && !damaged;
+            if mended {
+                let disk = Disk::open(self.place_again(), &self.options(true))?;
+                disk.leaf().change_descriptor(|descriptor| descriptor.set_cid(cid))?;
+            }
+            verdict = verdict.and(Verdict { mended: u64::from(mended), ..fault });
+        }
+        match Disk::open(self.place_again(), &self.options(false)) {
+            Ok(_) => Ok(verdict),
+            Err(e) if e.kind() == ErrorKind::Io => Err(e),
+            Err(_) if damaged => Ok(verdict),
+            Err(e) => Ok(verdict.and(self.fault(format!("{e}")))),
+        }
+    }
+
+    fn place_again(&self) -> Place {
+        let Place { storage, folder, name, label, identity } = self.place;
+        let (name, label) = (name.clone(), label.clone());
+        Place { storage: storage.clone(), folder: folder.clone(), name, label, identity: *identity }
+    }
+
+    fn options(&self, write: bool) -> OpenOptions {
+        let (direct, single_link, log) = (false, write, Log::none());
+        let pack = PackOptions::without_threads(0); // nothing is packed by a check
+        OpenOptions { write, direct, single_link, table_cache: 1 << 20, grain_cache: 1 << 20, pack, log }
+    }
+}
+
+/// The descriptor of a sparse file, wherever its header lets it end.
+fn descriptor_inside(storage: &dyn Storage, head: &[u8], size: u64) -> Result<Descriptor> {
+    let offset = u64_at(head, 28, "descriptorOffset")?;
+    let start = offset.checked_mul(SECTOR).filter(|start| offset > 0 && *start < size);
+    let Some(start) = start else {
+        return Err(Error::new(ErrorKind::NotADisk, format!("sector {offset} holds no descriptor")));
+    };
+    let area: Range<u64> = start..size.min(start + MAX_DESCRIPTOR);
+    let mut bytes = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
+    storage.read_at(&mut bytes, area.start)?;
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    bytes.truncate(end);
+    Descriptor::parse(&bytes)
+}
