@@ -1474,9 +1474,11 @@ VixError VixDiskLib_GetMetadataKeys(VixDiskLibHandle diskHandle,
                                     size_t *requiredLen);
 
 /**
- * Makes a disk on top of `diskHandle` that stores only what differs from it.
+ * Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
+ * VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * The parent must not change afterwards: its next write gives it another content id, and the child is refused from then on
+ * (VIX_E_DISK_CID_MISMATCH). A compressed disk or a device gives VIX_E_DISK_PARENT_NOTALLOWED.
  *
  * Requirements:
  * `childPath` is terminated, `progressFunc` is NULL or callable during the call.
@@ -1588,24 +1590,26 @@ VixError VixDiskLib_SpaceNeededForClone(VixDiskLibHandle diskHandle,
                                         uint64 *spaceNeeded);
 
 /**
- * Whether VixDiskLib_Attach would work.
- *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Whether VixDiskLib_Attach would work: VIX_OK, or the code with which it would fail. Both disks stay as they are.
  *
  * Requirements:
  * Any values may be passed.
  */
-VixError VixDiskLib_IsAttachPossible(VixDiskLibHandle parent, VixDiskLibHandle child);
+VixError VixDiskLib_IsAttachPossible(VixDiskLibHandle parent,
+                                     VixDiskLibHandle child);
 
 /**
- * Puts the chain of `child` on top of the chain of `parent`.
+ * Puts the chain of `child`, opened with VIXDISKLIB_FLAG_OPEN_SINGLE_LINK, on top of the chain of `parent`.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Afterwards `child` stands for both together and `parent` for nothing, also after a failure; closing `parent` is still
+ * allowed, once. VIX_E_DISK_ATTACH_ROOTLINK: the child has no parent or is open with it. VIX_E_DISK_CAPACITY_MISMATCH,
+ * VIX_E_DISK_CID_MISMATCH: it is the child of another disk, or the parent has changed.
  *
  * Requirements:
  * Any values may be passed.
  */
-VixError VixDiskLib_Attach(VixDiskLibHandle parent, VixDiskLibHandle child);
+VixError VixDiskLib_Attach(VixDiskLibHandle parent,
+                           VixDiskLibHandle child);
 
 /**
  * Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.

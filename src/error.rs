@@ -90,6 +90,8 @@ pub enum ErrorKind {
     TooManyLinks,
     /// The operation needs the whole chain but the disk was opened as a single link.
     PartialChain,
+    /// Two chains to be joined stand on no parent, both of them.
+    RootLinks,
     /// The disk type cannot be a parent.
     ParentNotAllowed,
     /// The disk is encrypted.

@@ -1,4 +1,5 @@
 //! Copies of disks: every source that can be read to every kind that can be made, and what happens when it goes wrong.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectations do")]
 
 #[macro_use]
 mod common;

@@ -1,4 +1,5 @@
 //! New streamOptimized disks: what they look like, who can read them, and what happens to writes that go back.
+#![allow(clippy::unwrap_used, reason = "a test ends where its expectations do")]
 
 #[macro_use]
 mod common;
@@ -206,7 +207,7 @@ fn the_file_can_be_read_from_its_beginning_to_its_end() {
     let disk = create(&connection, &path, 65536 * 4 + 10);
     let grains = [0, 1, 511, 1024, 1030, 2048];
     grains.iter().for_each(|g| {
-        disk.write(Sectors(g * 128), &bytes(*g, if *g == 2048 { 5120 } else { GRAIN })).unwrap()
+        disk.write(Sectors(g * 128), &bytes(*g, if *g == 2048 { 5120 } else { GRAIN })).unwrap();
     });
     disk.close().unwrap();
     let file = std::fs::read(&path).unwrap();

@@ -85,6 +85,7 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::InvalidChain => number!("VIX_E_DISK_INVALIDCHAIN"),
         ErrorKind::TooManyLinks => number!("VIX_E_DISK_TOOMANYREDO"),
         ErrorKind::PartialChain => number!("VIX_E_DISK_PARTIALCHAIN"),
+        ErrorKind::RootLinks => number!("VIX_E_DISK_ATTACH_ROOTLINK"),
         ErrorKind::ParentNotAllowed => number!("VIX_E_DISK_PARENT_NOTALLOWED"),
         ErrorKind::Encrypted => number!("VIX_E_DISK_NEEDKEY"),
         ErrorKind::Encoding => number!("VIX_E_DISK_ENCODING"),

@@ -135,7 +135,9 @@ pub fn refusal<T>(found: &Found<T>, token: Token, kind: ErrorKind) -> Error {
             ErrorKind::Internal,
             "an earlier call on this handle met a defect of the library; close it",
         ),
-        Found::Closed => Error::new(kind, "the connection of this disk was closed"),
+        Found::Closed => {
+            Error::new(kind, "the connection of this disk was closed, or it was attached to another one")
+        }
         _ if process.running().is_none() && !process.may_see_foreign_handles() => not_initialised(),
         _ => Error::new(kind, "the handle is closed, of another kind, of another process or was never one"),
     }

@@ -188,6 +188,33 @@ impl<T> Table<T> {
         }
     }
 
+    /// Makes a handle name another object. False if it has ended meanwhile.
+    pub fn replace(&self, token: Token, object: Arc<T>) -> bool {
+        let Some(slot) = self.slot(token) else { return false };
+        let mut content = slot.content.write();
+        if content.token != token {
+            return false;
+        }
+        match &mut content.state {
+            State::Live(place, _) => {
+                *place = object;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a handle whose owner may still close it once.
+    pub fn retire(&self, token: Token) {
+        let Some(slot) = self.slot(token) else { return };
+        let mut content = slot.content.write();
+        if content.token == token
+            && let State::Live(_, owner) = &content.state
+        {
+            content.state = State::Closed(*owner);
+        }
+    }
+
     /// Ends a handle and gives what it named. Of several threads exactly one gets it.
     pub fn take(&self, token: Token) -> Found<T> {
         let Some(slot) = self.slot(token) else { return Found::Nothing };

@@ -3,6 +3,7 @@
 
 use std::ffi::c_char;
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use crate::abi::args;
 use crate::abi::fence::connection;
@@ -11,6 +12,7 @@ use crate::abi::fence::guard;
 use crate::abi::fence::not_initialised;
 use crate::abi::fence::on_connection;
 use crate::abi::fence::on_disk;
+use crate::abi::handle::Token;
 use crate::abi::process::process;
 use crate::abi::types::Bool;
 use crate::abi::types::DiskTypeRaw;
@@ -23,6 +25,7 @@ use crate::abi::types::VixError;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::session::OpenDisk;
 
 /// [`VixDiskLibDiskType`](crate::abi::types::VixDiskLibDiskType): like the source.
 const SAME_TYPE: DiskTypeRaw = 256;
@@ -31,9 +34,11 @@ fn not_in_this_build(what: &str) -> Result<()> {
     Err(Error::new(ErrorKind::NotSupported, format!("this build does not {what}")))
 }
 
-/// Makes a disk on top of `diskHandle` that stores only what differs from it.
+/// Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
+/// VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// The parent must not change afterwards: its next write gives it another content id, and the child is refused from then on
+/// (VIX_E_DISK_CID_MISMATCH). A compressed disk or a device gives VIX_E_DISK_PARENT_NOTALLOWED.
 ///
 /// # Safety
 /// `childPath` is terminated, `progressFunc` is NULL or callable during the call.
@@ -45,12 +50,12 @@ pub unsafe extern "C" fn VixDiskLib_CreateChild(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_disk("VixDiskLib_CreateChild", diskHandle, |_| {
-        let _ = (progressFunc, progressCallbackData);
+    on_disk("VixDiskLib_CreateChild", diskHandle, |disk| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(childPath, "childPath") }?;
-        args::disk_type(diskType)?;
-        not_in_this_build("make child disks")
+        let path = unsafe { args::path(childPath, "childPath") }?;
+        // SAFETY: as above.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        disk.create_child(path, args::disk_type(diskType)?, &mut progress)
     })
 }
 
@@ -220,9 +225,7 @@ pub unsafe extern "C" fn VixDiskLib_SpaceNeededForClone(
     })
 }
 
-/// Whether VixDiskLib_Attach would work.
-///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Whether VixDiskLib_Attach would work: VIX_OK, or the code with which it would fail. Both disks stay as they are.
 ///
 /// # Safety
 /// Any values may be passed.
@@ -231,24 +234,48 @@ pub unsafe extern "C" fn VixDiskLib_IsAttachPossible(
     parent: VixDiskLibHandle,
     child: VixDiskLibHandle,
 ) -> VixError {
-    on_disk("VixDiskLib_IsAttachPossible", parent, |_| {
-        disk(child)?;
-        not_in_this_build("attach disks")
+    on_disk("VixDiskLib_IsAttachPossible", parent, |below| {
+        check_two(parent, child)?;
+        let above = disk(child)?;
+        OpenDisk::check_attach(below, &above)
     })
 }
 
-/// Puts the chain of `child` on top of the chain of `parent`.
+/// Puts the chain of `child`, opened with VIXDISKLIB_FLAG_OPEN_SINGLE_LINK, on top of the chain of `parent`.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Afterwards `child` stands for both together and `parent` for nothing, also after a failure; closing `parent` is still
+/// allowed, once. VIX_E_DISK_ATTACH_ROOTLINK: the child has no parent or is open with it. VIX_E_DISK_CAPACITY_MISMATCH,
+/// VIX_E_DISK_CID_MISMATCH: it is the child of another disk, or the parent has changed.
 ///
 /// # Safety
 /// Any values may be passed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn VixDiskLib_Attach(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> VixError {
-    on_disk("VixDiskLib_Attach", parent, |_| {
-        disk(child)?;
-        not_in_this_build("attach disks")
+    on_disk("VixDiskLib_Attach", parent, |below| {
+        check_two(parent, child)?;
+        let disks = &process().disks;
+        disks.retire(Token::of(parent));
+        let joined = match disk(child).and_then(|above| OpenDisk::attach(below, &above)) {
+            Ok(joined) => joined,
+            Err(e) => {
+                let _ = below.close(); // closed already, or the fault at hand is the one to tell
+                return Err(e);
+            }
+        };
+        if disks.replace(Token::of(child), Arc::clone(&joined)) {
+            return Ok(());
+        }
+        let _ = joined.close();
+        Err(Error::new(ErrorKind::InvalidHandle, "the child was closed meanwhile"))
     })
+}
+
+/// A disk cannot stand on itself.
+fn check_two(parent: VixDiskLibHandle, child: VixDiskLibHandle) -> Result<()> {
+    if Token::of(parent) == Token::of(child) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "parent and child are the same disk"));
+    }
+    Ok(())
 }
 
 /// Checks a local disk, and mends it if `repair` is not 0. The report goes to the log, one line for each fault.

@@ -1,6 +1,7 @@
 //! Which parts of a disk hold data: one pass over the tables of every link.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::disk::link::Link;
@@ -55,7 +56,7 @@ impl Disk {
 }
 
 /// The parts of `range` as `links` (uppermost first) show them, neighbours merged.
-fn presence_of(links: &[Link], range: Range<u64>) -> Result<Vec<Part>> {
+fn presence_of(links: &[Arc<Link>], range: Range<u64>) -> Result<Vec<Part>> {
     let Some((upper, below)) = links.split_first() else { return Ok(vec![(range, Presence::Unallocated)]) };
     let mut own: Vec<Part> = Vec::new();
     upper.scan(range, &mut |part, presence| append(&mut own, part, presence))?;

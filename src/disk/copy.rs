@@ -41,18 +41,16 @@ pub fn copy(source: &Disk, target: &Disk, progress: &mut dyn FnMut(u8)) -> Resul
     for_each_run(source, &mut |bytes, offset| target.write(bytes, offset), progress)
 }
 
-/// How many units hold something other than zeros: what a sparse copy stores.
-pub fn used_units(source: &Disk) -> Result<u64> {
-    let mut units = 0;
-    for_each_run(
-        source,
-        &mut |bytes, _| {
-            units += (bytes.len() as u64).div_ceil(UNIT);
-            Ok(())
-        },
-        &mut |_| (),
-    )?;
-    Ok(units)
+/// Bytes of the units that hold something other than zeros: what a copy that leaves zeros out writes. Only the last unit of
+/// the disk may count with less than its whole length.
+pub fn used_bytes(source: &Disk) -> Result<u64> {
+    let mut used = 0;
+    let mut count = |bytes: &[u8], _| {
+        used += bytes.len() as u64;
+        Ok(())
+    };
+    for_each_run(source, &mut count, &mut |_| ())?;
+    Ok(used)
 }
 
 /// Bytes of a stream-optimised copy: its data is packed as it would be, and thrown away.

@@ -13,12 +13,14 @@ use crate::format::Mapping;
 use crate::format::descriptor::Descriptor;
 use crate::format::sparse::embedded;
 use crate::storage::Folder;
+use crate::storage::Identity;
 use crate::storage::Storage;
 
 /// One link of a chain.
 #[derive(Debug)]
 pub struct Link {
     label: String,
+    identity: Identity,
     /// Ascending, without gaps.
     pieces: Vec<Piece>,
     capacity: u64,
@@ -97,17 +99,22 @@ impl Piece {
 
 impl Link {
     /// A link of these extents, which follow each other without gaps.
-    pub(super) fn new(label: String, pieces: Vec<Piece>, text: Text) -> Result<Self> {
+    pub(super) fn new(label: String, identity: Identity, pieces: Vec<Piece>, text: Text) -> Result<Self> {
         let capacity = pieces.last().map_or(0, |piece| piece.end);
         if capacity == 0 {
             return Err(Error::new(ErrorKind::NotADisk, format!("{label} has no extents")));
         }
-        Ok(Self { label, pieces, capacity, text: Mutex::new(text) })
+        Ok(Self { label, identity, pieces, capacity, text: Mutex::new(text) })
     }
 
     /// The path it was opened by, for messages.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// The file it was opened by.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Size in bytes.

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anatomy;
+pub mod attach;
 pub mod blocks;
 pub mod check;
 pub mod cid;
@@ -21,6 +22,7 @@ pub mod owner;
 pub mod read;
 pub mod write;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use parking_lot::Mutex;
@@ -35,7 +37,7 @@ use crate::units::byte_range;
 #[derive(Debug)]
 pub struct Disk {
     /// Leaf first, base last.
-    links: Vec<Link>,
+    links: Vec<Arc<Link>>,
     capacity: u64,
     writable: bool,
     /// The leaf has a parent, opened or not: its new grains wait for stable data.
@@ -55,7 +57,7 @@ const FAILED: u8 = 2;
 
 impl Disk {
     /// A disk of these links, leaf first.
-    fn new(links: Vec<Link>, writable: bool, is_child: bool) -> Result<Self> {
+    fn new(links: Vec<Arc<Link>>, writable: bool, is_child: bool) -> Result<Self> {
         let Some(leaf) = links.first() else {
             return Err(Error::new(ErrorKind::Internal, "a chain without links"));
         };
@@ -81,7 +83,7 @@ impl Disk {
     }
 
     /// The links, leaf first.
-    pub fn links(&self) -> &[Link] {
+    pub fn links(&self) -> &[Arc<Link>] {
         &self.links
     }
 

@@ -36,7 +36,7 @@ use crate::units::SECTOR;
 /// Descriptors are not read past this size (vmdk.md 2.1: a 62 TB split disk needs less than 1 MiB).
 pub(super) const MAX_DESCRIPTOR: u64 = 16 << 20;
 /// Links followed before giving up; VMware stops at 32.
-const MAX_LINKS: usize = 255;
+pub(super) const MAX_LINKS: usize = 255;
 /// The least a link gets of the caches.
 const MIN_CACHE: usize = 256 * 1024;
 
@@ -79,7 +79,7 @@ impl Disk {
         let (write, single_link) = (options.write, options.single_link);
         let leaf = Link::open(place, &options)?;
         let is_child = leaf.0.with_descriptor(|d| d.parent_cid().is_some());
-        let mut links = vec![leaf.0];
+        let mut links = vec![Arc::new(leaf.0)];
         let mut folder = leaf.1;
         options.write = false;
         while !single_link && let Some((hint, cid)) = next_parent(&links)? {
@@ -93,7 +93,7 @@ impl Disk {
             let (link, next, identity) = parent.find().context(|| format!("parent of {child}"))?;
             check_capacity(&links, &link)?;
             seen.insert(identity);
-            links.push(link);
+            links.push(Arc::new(link));
             folder = next;
         }
         Disk::new(links, write, is_child)
@@ -101,7 +101,7 @@ impl Disk {
 }
 
 /// The hint and content id of the parent that the last link asks for.
-fn next_parent(links: &[Link]) -> Result<Option<(String, u32)>> {
+fn next_parent(links: &[Arc<Link>]) -> Result<Option<(String, u32)>> {
     let Some(link) = links.last() else { return Ok(None) };
     link.with_descriptor(|descriptor| match (descriptor.parent_cid(), descriptor.parent_hint()) {
         (None, _) => Ok(None),
@@ -113,7 +113,7 @@ fn next_parent(links: &[Link]) -> Result<Option<(String, u32)>> {
     })
 }
 
-fn check_capacity(links: &[Link], parent: &Link) -> Result<()> {
+fn check_capacity(links: &[Arc<Link>], parent: &Link) -> Result<()> {
     match links.last() {
         Some(child) if child.capacity() != parent.capacity() => Err(Error::new(
             ErrorKind::CapacityMismatch,
@@ -232,7 +232,7 @@ impl Link {
         }
         let len = extent.sectors.bytes()?.min(image.capacity());
         let text = Text { descriptor, storage: place.storage, place: TextPlace::Embedded(area) };
-        Self::new(place.label, vec![Piece::new(0, len, image)], text)
+        Self::new(place.label, place.identity, vec![Piece::new(0, len, image)], text)
     }
 
     /// A text descriptor with extents in files of their own.
@@ -259,7 +259,12 @@ impl Link {
             start = end;
         }
         let text_place = TextPlace::File { folder: place.folder, name: place.name };
-        Self::new(place.label, pieces, Text { descriptor, storage: place.storage, place: text_place })
+        Self::new(
+            place.label,
+            place.identity,
+            pieces,
+            Text { descriptor, storage: place.storage, place: text_place },
+        )
     }
 }
 

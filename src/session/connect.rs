@@ -157,6 +157,13 @@ impl Connection {
             result => result,
         }?;
         let disk = Arc::new(opened);
+        disk.set_home(self);
+        self.adopt(&disk)?;
+        Ok(disk)
+    }
+
+    /// Takes charge of an open disk: it is closed with the connection.
+    pub(super) fn adopt(&self, disk: &Arc<OpenDisk>) -> Result<()> {
         disk.watch_if_needed();
         let mut disks = self.disks.lock();
         if disks.closed {
@@ -165,8 +172,8 @@ impl Connection {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection was closed meanwhile"));
         }
         disks.open.retain(|known| known.strong_count() > 0);
-        disks.open.push(Arc::downgrade(&disk));
-        Ok(disk)
+        disks.open.push(Arc::downgrade(disk));
+        Ok(())
     }
 
     /// Makes a disk that reads as zeros. `progress` is called with 0..=100 on this thread, 100 last.

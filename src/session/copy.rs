@@ -39,6 +39,8 @@ use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
 use crate::session::open_disk::pack_options;
 use crate::session::open_disk::take_lock;
+use crate::storage::names;
+use crate::storage::names::NewNames;
 use crate::storage::os;
 use crate::units::SECTOR;
 use crate::units::Sectors;
@@ -122,12 +124,12 @@ impl OpenDisk {
         let layout =
             create::layout(&spec, "copy.vmdk", &NewIdentity::from_random(&[0; 28])).context(story)?;
         let fixed: u64 = layout.files.iter().map(|file| file.len.next_multiple_of(BLOCK)).sum();
-        let grown = || Ok(copy::used_units(source).context(story)?.saturating_mul(copy::UNIT));
+        let used = |piece| Ok::<u64, Error>(copy::used_bytes(source).context(story)?.next_multiple_of(piece));
         match disk_type {
-            DiskType::MonolithicSparse | DiskType::SplitSparse => Ok(fixed.saturating_add(grown()?)),
+            DiskType::MonolithicSparse | DiskType::SplitSparse => Ok(fixed.saturating_add(used(copy::UNIT)?)),
             DiskType::VmfsThin => {
                 let data = spec.capacity.bytes()?;
-                Ok(fixed.saturating_sub(data.next_multiple_of(BLOCK)).saturating_add(grown()?))
+                Ok(fixed.saturating_sub(data.next_multiple_of(BLOCK)).saturating_add(used(BLOCK)?))
             }
             DiskType::StreamOptimized => {
                 let packing = pack_options(&self.library().config());
@@ -338,16 +340,18 @@ impl Staged {
     fn install(self, target: &Target<'_>, sources: &HashSet<PathBuf>, library: &Arc<Library>) -> Result<()> {
         let (folder, _) = split(target.path)?;
         let old = if target.replaces { extents_beside(target.path) } else { Vec::new() };
-        let mut moved = Moved(Vec::new());
+        let mut moved = NewNames::default();
+        let mut new = Vec::new();
         for entry in fs::read_dir(&self.folder).context(|| self.folder.display().to_string())? {
             let entry = entry.context(|| self.folder.display().to_string())?;
             if entry.file_name() != *self.name && entry.path().is_file() {
                 let place = folder.join(entry.file_name());
                 move_new(&entry.path(), &place)?;
-                moved.0.push(place);
+                moved.add(place.clone());
+                new.push(place);
             }
         }
-        flush_folder(folder)?;
+        names::flush_folder(folder)?;
         match target.replaces {
             true => {
                 keep_rights(target.path, &self.disk());
@@ -356,8 +360,8 @@ impl Staged {
             }
             false => move_new(&self.disk(), target.path)?,
         }
-        let new = std::mem::take(&mut moved.0);
-        flush_folder(folder)?;
+        moved.keep();
+        names::flush_folder(folder)?;
         // The copy is there: an old file that stays behind is no reason to call it failed.
         for file in old.iter().filter(|file| !new.contains(file) && !sources.contains(*file)) {
             if let Err(e) = fs::remove_file(file) {
@@ -366,17 +370,6 @@ impl Staged {
             }
         }
         Ok(())
-    }
-}
-
-/// Files that got names in the target folder, removed again if the descriptor does not follow them.
-struct Moved(Vec<PathBuf>);
-
-impl Drop for Moved {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|file| {
-            let _ = fs::remove_file(file); // the error that led here is the one to tell
-        });
     }
 }
 
@@ -408,13 +401,13 @@ fn free_name(folder: &Path, name: &str) -> String {
 
 /// Gives a file a new name that nobody has; an existing one is an error.
 fn move_new(from: &Path, to: &Path) -> Result<()> {
-    let what = || format!("naming {}", to.display());
-    match fs::hard_link(from, to) {
-        Ok(()) => fs::remove_file(from).context(what),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e).context(what),
+    match names::link(from, to) {
+        Ok(()) => names::remove(from),
         // A file system whose files have one name only.
-        Err(_) if fs::symlink_metadata(to).is_err() => fs::rename(from, to).context(what),
-        Err(e) => Err(e).context(what),
+        Err(e) if e.kind() == ErrorKind::NotSupported && fs::symlink_metadata(to).is_err() => {
+            fs::rename(from, to).context(|| format!("naming {}", to.display()))
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -423,9 +416,4 @@ fn keep_rights(old: &Path, new: &Path) {
     if let Ok(meta) = fs::metadata(old) {
         let _ = fs::set_permissions(new, meta.permissions()); // as good as it gets on this file system
     }
-}
-
-fn flush_folder(folder: &Path) -> Result<()> {
-    let what = || format!("making the names in {} durable", folder.display());
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).context(what)
 }

@@ -3,6 +3,7 @@
 //! Tests, tools and the C interface are all users of this room. It knows nothing of C.
 #![forbid(unsafe_code)]
 
+mod chunks;
 pub mod connect;
 pub mod copy;
 mod create;

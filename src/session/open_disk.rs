@@ -1,8 +1,10 @@
 //! An open disk: reading, writing, allocated blocks, what it is.
 
-use std::ops::Range;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::Weak;
 use std::time::Duration;
 
 use bitflags::bitflags;
@@ -18,10 +20,11 @@ use crate::engine::pool::Transfer;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::Arrange;
 use crate::format::geometry::{Adapter, Geometry};
 use crate::format::stream::PackOptions;
 use crate::logging::Log;
+use crate::session::chunks::Chunks;
+use crate::session::connect::Connection;
 use crate::session::library::Library;
 use crate::session::metadata;
 use crate::storage::Access;
@@ -85,6 +88,10 @@ pub struct OpenDisk {
     library: Arc<Library>,
     disk: Arc<Disk>,
     label: String,
+    /// The file of the opened link: absolute, without symbolic links.
+    path: PathBuf,
+    /// The connection that closes it, if it is left open.
+    home: OnceLock<Weak<Connection>>,
     unbuffered: bool,
     /// Calls that use the disk. Closed by [`OpenDisk::close`].
     calls: Gate,
@@ -134,6 +141,7 @@ impl OpenDisk {
             log: log.clone(),
         };
         let label = place.label.clone();
+        let path = folder.path().join(&place.name);
         let disk = Arc::new(Disk::open(place, &options)?);
         log.info(|| {
             let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
@@ -147,6 +155,8 @@ impl OpenDisk {
             library: library.clone(),
             disk,
             label,
+            path,
+            home: OnceLock::new(),
             unbuffered,
             calls: Gate::default(),
             inflight: Arc::new(Gate::default()),
@@ -175,37 +185,40 @@ impl OpenDisk {
         Error::new(ErrorKind::Busy, format!("{} is being rearranged", self.label))
     }
 
-    /// Gives the space of grains that hold only zeros back. `progress` is called with 0..=100 on this thread, 100 last.
-    /// Other calls on the disk meanwhile, also from `progress`, are [`ErrorKind::Busy`].
-    pub fn shrink(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
-        self.rearrange(Arrange::Close, progress)
-    }
-
-    /// Puts the grains of the disk in order; see [`OpenDisk::shrink`].
-    pub fn defragment(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
-        self.rearrange(Arrange::Order, progress)
-    }
-
-    fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+    /// Runs work on the disk that nobody else may use meanwhile: other calls are [`ErrorKind::Busy`].
+    pub(super) fn alone<T>(&self, work: impl FnOnce(&Disk) -> Result<T>) -> Result<T> {
         let _inside = self.enter()?;
         if is_completing() {
             return Err(Error::new(ErrorKind::Busy, "a completion must not wait for other requests"));
         }
-        let Some(_alone) = self.calls.pause() else { return Err(self.busy()) };
+        let Some(_pause) = self.calls.pause() else { return Err(self.busy()) };
         self.inflight.wait_until_empty();
-        let freed = self.disk.rearrange(how, progress)?;
-        self.library.log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label));
-        Ok(())
-    }
-
-    /// The path it was opened by.
-    pub fn label(&self) -> &str {
-        &self.label
+        work(&self.disk)
     }
 
     /// The library it belongs to.
     pub(super) fn library(&self) -> &Arc<Library> {
         &self.library
+    }
+
+    /// The file of the opened link: absolute, without symbolic links.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whose it is, once known.
+    pub(super) fn set_home(&self, connection: &Arc<Connection>) {
+        let _ = self.home.set(Arc::downgrade(connection)); // the first one counts
+    }
+
+    /// The connection it was opened on, while that is there.
+    pub(super) fn home(&self) -> Option<Arc<Connection>> {
+        self.home.get().and_then(Weak::upgrade)
+    }
+
+    /// The path it was opened by.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// The disk below, for tools of this crate.
@@ -323,7 +336,7 @@ impl OpenDisk {
             return Err(Error::new(ErrorKind::OutOfRange, format!("sector {} of {capacity}", start.0)));
         }
         let end = start.0.saturating_add(count.0).min(capacity);
-        let mut blocks = Chunks { start: start.0, end, chunk: chunk.0, found: Vec::new() };
+        let mut blocks = Chunks::new(start.0..end, chunk.0);
         self.disk
             .allocated(start.0 * SECTOR..end * SECTOR, &mut |part| blocks.add(&part))
             .context(|| format!("allocated blocks of {}", self.label))?;
@@ -348,20 +361,58 @@ impl OpenDisk {
         Ok(metadata::keys(&self.disk))
     }
 
-    /// Completes what is in flight, makes written data durable and releases locks. Closing twice is `InvalidHandle`,
-    /// closing inside a completion of this disk `Busy`.
-    pub fn close(&self) -> Result<()> {
+    /// Ends this one in favour of another one on `disk`, which has the lock from then on.
+    pub(super) fn hand_over(&self, disk: impl FnOnce(&Disk) -> Result<Disk>) -> Result<OpenDisk> {
+        self.stop_calls()?;
+        let disk = match disk(&self.disk) {
+            Ok(disk) => Arc::new(disk),
+            Err(e) => return Err(self.end().err().unwrap_or(e)),
+        };
+        Ok(OpenDisk {
+            library: self.library.clone(),
+            disk,
+            label: self.label.clone(),
+            path: self.path.clone(),
+            home: self.home.clone(),
+            unbuffered: self.unbuffered,
+            calls: Gate::default(),
+            inflight: Arc::default(),
+            folder: self.folder.clone(),
+            lock: Mutex::new(self.lock.lock().take()),
+        })
+    }
+
+    /// Refuses with `Busy` where closing would wait for the caller itself, or for a long operation on the disk.
+    pub fn check_closable(&self) -> Result<()> {
         if is_completing() && self.inflight.inside() > 0 {
             return Err(Error::new(ErrorKind::Busy, "closing inside a completion would wait for itself"));
         }
         if self.calls.is_paused() {
             return Err(self.busy());
         }
+        Ok(())
+    }
+
+    /// Lets no call in any more and waits for those inside and for requests.
+    fn stop_calls(&self) -> Result<()> {
+        self.check_closable()?;
         if !self.calls.close() {
             return Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label)));
         }
         self.calls.wait_until_empty();
         self.inflight.wait_until_empty();
+        Ok(())
+    }
+
+    /// Completes what is in flight, makes written data durable and releases locks. Closing twice is `InvalidHandle`,
+    /// closing inside a completion of this disk `Busy`.
+    pub fn close(&self) -> Result<()> {
+        self.stop_calls()?;
+        self.end()
+    }
+
+    /// What remains to be done when nobody is inside any more.
+    fn end(&self) -> Result<()> {
         let result = self.disk.finish().context(|| format!("closing {}", self.label));
         self.folder.release();
         if let Some(lock) = self.lock.lock().take() {
@@ -408,26 +459,4 @@ pub(super) fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
         return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
     }
     DiskLock::acquire(path, LOCK_WAIT, log)
-}
-
-/// Collects byte ranges as chunks.
-struct Chunks {
-    start: u64,
-    end: u64,
-    chunk: u64,
-    found: AllocatedBlocks,
-}
-
-impl Chunks {
-    /// Adds the chunks that `part` (bytes) touches; parts come in ascending order.
-    fn add(&mut self, part: &Range<u64>) {
-        let first = (part.start / SECTOR - self.start) / self.chunk;
-        let last = (part.end.div_ceil(SECTOR) - self.start).div_ceil(self.chunk);
-        let start = self.start + first * self.chunk;
-        let end = (self.start + last * self.chunk).min(self.end);
-        match self.found.last_mut() {
-            Some((at, len)) if *at + *len >= start => *len = (*len).max(end - *at),
-            _ => self.found.push((start, end - start)),
-        }
-    }
 }

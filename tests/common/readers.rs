@@ -11,8 +11,8 @@ use super::tools;
 pub fn readers_agree(path: &Path, folder: &Path, expected: &[u8]) {
     tools::qemu_check(path);
     let raw = tools::qemu_raw(path, folder);
-    assert!(std::fs::read(&raw).unwrap() == expected, "qemu-img reads something else");
-    std::fs::remove_file(raw).unwrap();
+    assert!(std::fs::read(&raw).expect("qemu's raw file") == expected, "qemu-img reads something else");
+    std::fs::remove_file(raw).expect("removing it");
     python_agrees("pyvmdk", PYVMDK, path, expected);
     if expected.len().is_multiple_of(8192) {
         python_agrees("dissect.hypervisor", DISSECT, path, expected);
@@ -43,7 +43,7 @@ fn python_agrees(module: &str, program: &str, path: &Path, expected: &[u8]) {
     if !has.is_ok_and(|run| run.status.success()) {
         static SAID: Once = Once::new();
         SAID.call_once(|| {
-            scratch::note(&format!("the Python module {module} is not installed (VIX_PYTHON)"))
+            scratch::note(&format!("the Python module {module} is not installed (VIX_PYTHON)"));
         });
         return;
     }

@@ -55,6 +55,7 @@ pub mod code {
     pub const INVALID_CONNECTION: u64 = 16054;
     pub const CORRUPT: u64 = 16062;
     pub const INVALID_DISK: u64 = 16063;
+    pub const PARTIAL_CHAIN: u64 = 16003;
     pub const CAPACITY_MISMATCH: u64 = 16067;
     pub const PARENT_NOT_ALLOWED: u64 = 16068;
     pub const ATTACH_ROOT_LINK: u64 = 16069;
@@ -179,6 +180,17 @@ pub struct Spec {
 }
 
 impl Spec {
+    fn raw(self) -> CreateParams {
+        CreateParams {
+            kind: self.kind as u32,
+            adapter: self.adapter,
+            hw_version: self.hw_version,
+            capacity: self.capacity,
+            logical_sector: self.sector_sizes.0,
+            physical_sector: self.sector_sizes.1,
+        }
+    }
+
     /// A disk as nbdkit makes it by default: BusLogic, version 4.
     pub fn new(kind: Kind, capacity: u64) -> Self {
         Self { kind, capacity, adapter: adapter::BUSLOGIC, hw_version: 4, sector_sizes: (0, 0) }
@@ -476,14 +488,7 @@ impl<'v> Connection<'v> {
 
     fn create_raw(&self, path: &Path, spec: Spec, progress: Option<ProgressFn>, data: *mut c_void) -> u64 {
         let path = c_path(path);
-        let params = CreateParams {
-            kind: spec.kind as u32,
-            adapter: spec.adapter,
-            hw_version: spec.hw_version,
-            capacity: spec.capacity,
-            logical_sector: spec.sector_sizes.0,
-            physical_sector: spec.sector_sizes.1,
-        };
+        let params = spec.raw();
         call!(
             self.vix,
             "Create",
@@ -518,6 +523,57 @@ impl<'v> Connection<'v> {
             (&raw mut seen).cast()
         );
         (result, seen)
+    }
+
+    /// Clones a disk of `source` to this connection, with the percentages that were reported. Without a specification the
+    /// parameters are NULL.
+    pub fn clone_disk(
+        &self,
+        to: &Path,
+        source: &Connection<'_>,
+        from: &Path,
+        spec: Option<Spec>,
+        overwrite: bool,
+    ) -> (u64, Vec<i32>) {
+        let (to, from) = (c_path(to), c_path(from));
+        let mut seen: Vec<i32> = Vec::new();
+        let progress: (Option<ProgressFn>, *mut c_void) = (Some(note_progress), (&raw mut seen).cast());
+        let params = spec.map(Spec::raw);
+        let result = self.clone_raw(to.as_ptr(), source, from.as_ptr(), params.as_ref(), progress, overwrite);
+        (result, seen)
+    }
+
+    /// Clones with NULL for a missing path and for everything that may be NULL.
+    pub fn clone_null(&self, to: Option<&Path>, from: Option<&Path>) -> u64 {
+        let (to, from) = (to.map(c_path), from.map(c_path));
+        let pointer = |path: &Option<CString>| path.as_ref().map_or(null(), |path| path.as_ptr());
+        self.clone_raw(pointer(&to), self, pointer(&from), None, (None, null_mut()), false)
+    }
+
+    fn clone_raw(
+        &self,
+        to: *const c_char,
+        source: &Connection<'_>,
+        from: *const c_char,
+        params: Option<&CreateParams>,
+        progress: (Option<ProgressFn>, *mut c_void),
+        overwrite: bool,
+    ) -> u64 {
+        type Params = *const CreateParams;
+        type Progress = Option<ProgressFn>;
+        call!(
+            self.vix,
+            "Clone",
+            fn(Handle, *const c_char, Handle, *const c_char, Params, Progress, *mut c_void, c_char) -> u64,
+            self.handle,
+            to,
+            source.handle,
+            from,
+            params.map_or(null(), |params| &raw const *params),
+            progress.0,
+            progress.1,
+            c_char::from(overwrite)
+        )
     }
 
     /// `Disconnect`, with its result.
@@ -799,6 +855,18 @@ impl Disk<'_> {
         };
         call!(self.vix, "FreeInfo", fn(*mut RawInfo), raw);
         copy
+    }
+
+    /// The space that a clone needs; 256 for the type of the disk.
+    pub fn space_for_clone(&self, kind: u32) -> Result<u64, u64> {
+        let mut space = 0x5555;
+        let result = self.space_for_clone_raw(kind, &raw mut space);
+        if result == code::OK { Ok(space) } else { Err(result) }
+    }
+
+    /// The same with any place for the answer.
+    pub fn space_for_clone_raw(&self, kind: u32, space: *mut u64) -> u64 {
+        call!(self.vix, "SpaceNeededForClone", fn(Handle, u32, *mut u64) -> u64, self.handle, kind, space)
     }
 
     /// `CreateChild`, with the percentages that were reported.

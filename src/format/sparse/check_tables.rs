@@ -344,7 +344,7 @@ fn tell_unused(header: &Header, body: &Body, report: &mut Report<'_>, metadata: 
         return;
     }
     let unused = body.size() - end;
-    match header.unclean && report.incurable == 0 {
+    match header.unclean {
         true => report.fault(true, format!("{unused} unused bytes at the end of the file")),
         // They may belong to something that was not found, or to a header that is not as it was.
         false => {

@@ -50,9 +50,6 @@ const FLAGS: u32 = 0x3_0001;
 const VERSION: u32 = 3;
 /// Entries are 32-bit sector numbers.
 const FILE_LIMIT: u64 = (1 << 32) * SECTOR;
-/// The largest disk whose directory is held in memory: 62 TiB, 4 MiB of directory.
-const MAX_SECTORS: u64 = 62 << 31;
-
 const END_OF_STREAM: u32 = 0;
 const GRAIN_TABLE: u32 = 1;
 const GRAIN_DIRECTORY: u32 = 2;
@@ -60,7 +57,8 @@ const FOOTER: u32 = 3;
 
 /// The one file of a new disk without data. `name` is its name without folder.
 pub fn stream_optimized(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
-    check_capacity(spec.capacity)?;
+    create::check_name(name)?;
+    create::check_capacity(spec.capacity)?;
     let extent = ExtentLine {
         access: ExtentAccess::ReadWrite,
         sectors: spec.capacity,
@@ -108,7 +106,7 @@ impl StreamWriter {
         let Some(directory) = footer.directory.filter(|_| first == header(footer.capacity, None)) else {
             return Err(written_once("another program made it"));
         };
-        check_capacity(footer.capacity)?;
+
         let tables = tables_of(footer.capacity);
         let mut entries = vec![0; tables * 4];
         storage.read_at(&mut entries, directory).context(|| "grain directory")?;
@@ -120,7 +118,7 @@ impl StreamWriter {
 
     /// The writer of a file that begins as it should and has no data.
     pub fn new(storage: Arc<dyn Storage>, capacity: Sectors) -> Result<StreamWriter> {
-        check_capacity(capacity)?;
+        create::check_capacity(capacity)?;
         Ok(StreamWriter {
             storage,
             capacity,
@@ -248,14 +246,6 @@ fn too_big() -> Error {
         ErrorKind::FileTooBig,
         format!("a stream-optimised file cannot hold more than {FILE_LIMIT} bytes"),
     )
-}
-
-fn check_capacity(capacity: Sectors) -> Result<()> {
-    if (1..=MAX_SECTORS).contains(&capacity.0) {
-        return Ok(());
-    }
-    let message = format!("a disk has 1 to {MAX_SECTORS} sectors, asked for {}", capacity.0);
-    Err(Error::new(ErrorKind::InvalidArgument, message))
 }
 
 /// How many tables a disk has; at most 2 million.

@@ -89,7 +89,13 @@ pub(super) fn put(held: &Held, descriptor: &Descriptor) -> Result<()> {
 
 /// Removes names, all of them even if one of them stays; the first fault is told.
 pub(super) fn remove_all(paths: &BTreeSet<PathBuf>) -> Result<()> {
-    let removed = paths.iter().fold(Ok(()), |result: Result<()>, path| result.and(names::remove(path)));
+    let mut removed = Ok(());
+    for path in paths {
+        removed = removed.and(names::remove(path));
+    }
     let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
-    folders.into_iter().fold(removed, |result, folder| result.and(names::flush_folder(folder)))
+    for folder in folders {
+        removed = removed.and(names::flush_folder(folder));
+    }
+    removed
 }

@@ -3,6 +3,7 @@
 //! All of it keeps one order: the new state is complete and stable, then one step switches to it, then what is left of the
 //! old state goes. Whatever dies in between leaves the old or the new disk, and nothing that looks like one and is none.
 
+mod child;
 mod children;
 mod held;
 mod rename;
