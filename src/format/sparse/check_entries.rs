@@ -107,6 +107,11 @@ impl Pass<'_, '_> {
             None => primary.clone(),
         };
         let first = u64::from(copies.table) * ENTRIES as u64;
+        let known = usize::try_from(self.header.grains().saturating_sub(first)).unwrap_or(ENTRIES);
+        if primary.iter().skip(known).any(|&entry| entry != 0) {
+            let text = format!("grain table {} has entries behind the end of the disk", copies.table);
+            self.report.fault(false, format!("{text}; the header may be wrong about its size"));
+        }
         for ((&p, &r), grain) in primary.iter().zip(redundant.iter()).zip(first..self.header.grains()) {
             if p | r != 0 {
                 self.entry(grain, p, r)?;
