@@ -1501,9 +1501,11 @@ VixError VixDiskLib_Unlink(VixDiskLibConnection connection,
                            const char *path);
 
 /**
- * Makes a closed local disk larger. `capacity` is the new size in sectors.
+ * Makes a closed local disk larger. `capacity` is the new size in sectors; less than the present one gives
+ * VIX_E_INVALID_ARG. If `updateGeometry` is not 0, the disk gets the geometry of a new one of that size.
  *
- * Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+ * Children, disks that have a child in their folder, and stream-optimised, device and ESXi delta disks give
+ * VIX_E_NOT_SUPPORTED; a disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
  *
  * Requirements:
  * `path` is terminated, `progressFunc` is NULL or callable during the call.

@@ -91,11 +91,6 @@ fn the_end_works_in_an_atexit_handler() {
 }
 
 #[test]
-fn what_this_build_cannot_do_is_refused_with_a_reason() {
-    run("not_in_this_build", &["@d.vmdk"], 0);
-}
-
-#[test]
 fn a_disk_is_checked_shrunk_and_put_in_order() {
     run("whole_disk", &["@d.vmdk", "@e.vmdk"], 0);
 }

@@ -218,7 +218,7 @@ fn every_kind_can_be_copied_to_every_kind() {
                 copy(&connection, &target, &source, Some(copy_spec(*to)), false).unwrap();
                 let takes = used(place.path(), *to);
                 assert!(takes <= needed, "{story}: takes {takes}, promised {needed}");
-                let slack = needed / 50 + 2 * 4096;
+                let slack = needed / 50 + if *to == DiskType::VmfsThin { 5 * 4096 } else { 2 * 4096 };
                 assert!(needed <= takes + slack, "{story}: takes {takes}, promised {needed}");
                 assert!(content(&connection, &target) == expected, "{story}");
                 readers_agree(&target, place.path(), &expected);

@@ -1,5 +1,4 @@
-//! Work on whole disks. Arguments and handles are checked in full; what this build cannot do yet is refused in one place,
-//! `not_in_this_build`.
+//! Work on whole disks. Arguments and handles are checked in full before anything is touched.
 
 use std::ffi::c_char;
 use std::ffi::c_void;
@@ -26,13 +25,10 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::session::OpenDisk;
+use crate::units::Sectors;
 
 /// [`VixDiskLibDiskType`](crate::abi::types::VixDiskLibDiskType): like the source.
 const SAME_TYPE: DiskTypeRaw = 256;
-
-fn not_in_this_build(what: &str) -> Result<()> {
-    Err(Error::new(ErrorKind::NotSupported, format!("this build does not {what}")))
-}
 
 /// Makes a disk on top of `diskHandle` that stores only what differs from it. `diskType` is
 /// VIXDISKLIB_DISK_MONOLITHIC_SPARSE or VIXDISKLIB_DISK_SPLIT_SPARSE.
@@ -76,9 +72,11 @@ pub unsafe extern "C" fn VixDiskLib_Unlink(
     })
 }
 
-/// Makes a closed local disk larger. `capacity` is the new size in sectors.
+/// Makes a closed local disk larger. `capacity` is the new size in sectors; less than the present one gives
+/// VIX_E_INVALID_ARG. If `updateGeometry` is not 0, the disk gets the geometry of a new one of that size.
 ///
-/// Not available in this build, which returns VIX_E_NOT_SUPPORTED.
+/// Children, disks that have a child in their folder, and stream-optimised, device and ESXi delta disks give
+/// VIX_E_NOT_SUPPORTED; a disk that is open for writing gives VIX_E_FILE_ALREADY_LOCKED.
 ///
 /// # Safety
 /// `path` is terminated, `progressFunc` is NULL or callable during the call.
@@ -91,14 +89,12 @@ pub unsafe extern "C" fn VixDiskLib_Grow(
     progressFunc: VixDiskLibProgressFunc,
     progressCallbackData: *mut c_void,
 ) -> VixError {
-    on_connection("VixDiskLib_Grow", connection, |_| {
-        let _ = (updateGeometry, progressFunc, progressCallbackData);
+    on_connection("VixDiskLib_Grow", connection, |connection| {
         // SAFETY: forwarded from this function's contract.
-        unsafe { args::path(path, "path") }?;
-        if capacity == 0 {
-            return Err(Error::new(ErrorKind::InvalidArgument, "a disk cannot grow to 0 sectors"));
-        }
-        not_in_this_build("grow disks")
+        let path = unsafe { args::path(path, "path") }?;
+        // SAFETY: as above.
+        let mut progress = unsafe { args::progress(progressFunc, progressCallbackData) };
+        connection.grow(path, Sectors(capacity), updateGeometry != 0, &mut progress)
     })
 }
 

@@ -157,8 +157,8 @@ impl Link<'_> {
 
     fn options(&self, write: bool) -> OpenOptions {
         let (direct, single_link, log) = (false, write, Log::none());
-        let (table_cache, grain_cache, pack) = (1 << 20, 1 << 20, PackOptions::without_threads(1));
-        OpenOptions { write, direct, single_link, table_cache, grain_cache, pack, log }
+        let pack = PackOptions::without_threads(0); // nothing is packed by a check
+        OpenOptions { write, direct, single_link, table_cache: 1 << 20, grain_cache: 1 << 20, pack, log }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::units::align_down;
 /// What is looked at at once for zeros: a grain of everything that is created here.
 pub const UNIT: u64 = 64 * 1024;
 /// Read and written in one piece.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 /// Allocated parts are listed window by window, so that memory stays bounded.
 const WINDOW: u64 = 256 << 20;
 

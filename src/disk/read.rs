@@ -41,26 +41,32 @@ impl Disk {
     /// buffer undefined.
     pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.check_range(offset, buf.len())?;
-        if buf.is_empty() {
-            return Ok(());
-        }
-        // Most small requests lie in one run: they need none of the bookkeeping below.
-        match self.resolve(offset, buf.len() as u64, 0)? {
-            (Source::Data { storage, offset, link }, run) if run >= buf.len() as u64 => {
-                storage.read_at(buf, offset).context(|| format!("data of {}", link.label()))
-            }
-            (Source::Zero, run) if run >= buf.len() as u64 => {
-                buf.fill(0);
-                Ok(())
-            }
-            _ => self.transfer(buf, offset, 0, Patience::Wait).map(|_| ()),
-        }
+        self.read_runs(buf, offset, Patience::Wait).map(|_| ())
     }
 
     /// Like [`Disk::read`] if that needs no waiting for a device and no long work. `Ok(false)`: it would.
     pub fn try_read(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
         self.check_range(offset, buf.len())?;
-        self.transfer(buf, offset, 0, Patience::Hurry)
+        self.read_runs(buf, offset, Patience::Hurry)
+    }
+
+    /// Most small requests lie in one run: they need none of the bookkeeping of [`Disk::transfer`].
+    fn read_runs(&self, buf: &mut [u8], offset: u64, patience: Patience) -> Result<bool> {
+        if buf.is_empty() {
+            return Ok(true);
+        }
+        match self.resolve(offset, buf.len() as u64, 0)? {
+            (Source::Data { storage, offset, link }, run) if run >= buf.len() as u64 => match patience {
+                Patience::Wait => storage.read_at(buf, offset).map(|()| true),
+                Patience::Hurry => storage.try_read_at(buf, offset),
+            }
+            .context(|| format!("data of {}", link.label())),
+            (Source::Zero, run) if run >= buf.len() as u64 => {
+                buf.fill(0);
+                Ok(true)
+            }
+            _ => self.transfer(buf, offset, 0, patience),
+        }
     }
 
     /// What the parents of the leaf hold at `offset`; zeros without a parent.

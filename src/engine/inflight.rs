@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 pub struct Gate {
     /// Users inside; the top bits say that no more may enter, ever or at the moment.
     state: AtomicU32,
+    /// Those who wait for zero. With `state` in one total order, so that either the last one to leave sees the waiter or
+    /// the waiter sees zero.
+    waiting: AtomicU32,
     /// Protects nothing but the sleep of those who wait for zero.
     lock: Mutex<()>,
     zero: Condvar,
@@ -36,8 +39,8 @@ impl Gate {
     /// Leaves after a successful [`Gate::enter`].
     #[inline]
     pub fn leave(&self) {
-        let before = self.state.fetch_sub(1, Ordering::AcqRel);
-        if before & INSIDE == 1 || before & PAUSED != 0 {
+        let before = self.state.fetch_sub(1, Ordering::SeqCst);
+        if (before & INSIDE == 1 || before & PAUSED != 0) && self.waiting.load(Ordering::SeqCst) > 0 {
             self.announce();
         }
     }
@@ -51,10 +54,13 @@ impl Gate {
 
     /// Sleeps until nobody is inside.
     pub fn wait_until_empty(&self) {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock();
-        while self.state.load(Ordering::Acquire) & INSIDE != 0 {
+        while self.state.load(Ordering::SeqCst) & INSIDE != 0 {
             self.zero.wait(&mut guard);
         }
+        drop(guard);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Lets nobody in from now on. `false`: it was closed before.
@@ -65,15 +71,17 @@ impl Gate {
     /// Lets nobody in until the result is dropped, and waits until the caller, who is inside, is alone there. `None`: it is
     /// closed or paused already.
     pub fn pause(&self) -> Option<Pause<'_>> {
-        if self.state.fetch_or(PAUSED, Ordering::AcqRel) & (CLOSED | PAUSED) != 0 {
+        if self.state.fetch_or(PAUSED, Ordering::SeqCst) & (CLOSED | PAUSED) != 0 {
             // A pause that was there before stays; one that was set on a closed gate disturbs nobody.
             return None;
         }
+        self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.lock.lock();
-        while self.state.load(Ordering::Acquire) & INSIDE > 1 {
+        while self.state.load(Ordering::SeqCst) & INSIDE > 1 {
             self.zero.wait(&mut guard);
         }
         drop(guard);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
         Some(Pause(self))
     }
 

@@ -23,6 +23,22 @@ pub struct Completion {
     pub words: [usize; 2],
 }
 
+impl Completion {
+    /// Runs it on this thread.
+    fn run(self, result: Result<()>) {
+        COMPLETING.set(COMPLETING.get() + 1);
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (self.call)(self.words, result)));
+        COMPLETING.set(COMPLETING.get() - 1);
+    }
+
+    /// Runs it for a request that never was one: it counts as in flight while the completion runs.
+    pub fn run_inside(self, inflight: &Gate, result: Result<()>) {
+        inflight.enter();
+        self.run(result);
+        inflight.leave();
+    }
+}
+
 /// What a request transfers. The buffer belongs to the request until its completion has run.
 #[derive(Debug)]
 pub enum Transfer {
@@ -79,15 +95,15 @@ impl Job {
         self.len() == 0
     }
 
-    /// Does a read if that needs no waiting; the result is for [`Job::complete`]. `None`: it would have to wait.
-    pub fn try_now(&mut self) -> Option<Result<()>> {
-        match (&mut self.transfer, &self.disk) {
-            (Transfer::Read(buf), Some(disk)) => match disk.try_read(buf, self.offset) {
-                Ok(true) => Some(Ok(())),
-                Ok(false) => None,
-                Err(e) => Some(Err(e)),
-            },
-            _ => None,
+    /// Does and completes a read if that needs no waiting; else hands the job on.
+    pub fn run_cached_or(mut self, hand_on: impl FnOnce(Self)) {
+        let (Transfer::Read(buf), Some(disk)) = (&mut self.transfer, &self.disk) else {
+            return hand_on(self);
+        };
+        match disk.try_read(buf, self.offset) {
+            Ok(false) => hand_on(self),
+            Ok(true) => self.complete(Ok(())),
+            Err(e) => self.complete(Err(e)),
         }
     }
 
@@ -112,9 +128,7 @@ impl Job {
     fn report(&mut self, result: Result<()>) {
         self.disk = None;
         if let Some(done) = self.done.take() {
-            COMPLETING.set(COMPLETING.get() + 1);
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (done.call)(done.words, result)));
-            COMPLETING.set(COMPLETING.get() - 1);
+            done.run(result);
             self.inflight.leave();
         }
     }
@@ -122,7 +136,9 @@ impl Job {
 
 impl Drop for Job {
     fn drop(&mut self) {
-        self.report(Err(Error::new(ErrorKind::Cancelled, "the request was dropped at shutdown")));
+        if self.done.is_some() {
+            self.report(Err(Error::new(ErrorKind::Cancelled, "the request was dropped at shutdown")));
+        }
     }
 }
 

@@ -80,6 +80,8 @@ const LONGEST_KEPT: usize = 1024;
 const HARDWARE_VERSION: u16 = 4;
 /// File systems give space in pieces of this.
 const BLOCK: u64 = 4096;
+/// What a file system needs to note where data is, as a part of the data: 12 bytes for 64 KiB, and generously rounded up.
+const PIECE_LIST: u64 = 2048;
 
 impl Connection {
     /// Copies the disk at `source_path` to a new one at `path`, with `None` as one growing file. The copy is flat: a chain
@@ -128,8 +130,10 @@ impl OpenDisk {
         match disk_type {
             DiskType::MonolithicSparse | DiskType::SplitSparse => Ok(fixed.saturating_add(used(copy::UNIT)?)),
             DiskType::VmfsThin => {
-                let data = spec.capacity.bytes()?;
-                Ok(fixed.saturating_sub(data.next_multiple_of(BLOCK)).saturating_add(used(BLOCK)?))
+                let used = used(BLOCK)?;
+                let fixed = fixed.saturating_sub(spec.capacity.bytes()?.next_multiple_of(BLOCK));
+                // A file with holes also has a list of its pieces.
+                Ok(fixed.saturating_add(used).saturating_add(used / PIECE_LIST).saturating_add(4 * BLOCK))
             }
             DiskType::StreamOptimized => {
                 let packing = pack_options(&self.library().config());

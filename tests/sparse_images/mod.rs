@@ -47,7 +47,9 @@ pub fn shared(name: &str) -> Option<Vec<u8>> {
     }
     let packed = root.join(format!("{name}.zst"));
     if !packed.exists() {
-        return skip(&format!("{} is not there (set VIX_IMAGES)", packed.display()));
+        // A small set need not have every image.
+        eprintln!("skipped: no image {name} in {} (set VIX_IMAGES)", root.display());
+        return None;
     }
     match Command::new("zstd").arg("-dc").arg(&packed).output() {
         Ok(out) if out.status.success() => Some(out.stdout),

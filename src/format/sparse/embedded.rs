@@ -22,7 +22,7 @@ use crate::storage::Storage;
 use crate::units::SECTOR;
 
 /// Where the header keeps the descriptor's first sector, followed by its number of sectors.
-const PLACE_AT: u64 = 28;
+pub(super) const PLACE_AT: u64 = 28;
 const FIRST_LINE: &[u8] = b"# Disk DescriptorFile";
 
 /// Replaces the text in `area` of a hosted sparse file, durably. Refuses text that cannot stand in the area twice, since it
@@ -81,7 +81,13 @@ pub(super) fn settle(storage: &dyn Storage, header: &Header) -> Result<bool> {
 }
 
 /// The last steps: the text to its place, the header to the text, the end emptied.
-fn settle_text(storage: &dyn Storage, first: u64, total: u64, padded: &[u8], spare: u64) -> Result<()> {
+pub(super) fn settle_text(
+    storage: &dyn Storage,
+    first: u64,
+    total: u64,
+    padded: &[u8],
+    spare: u64,
+) -> Result<()> {
     storage.write_at(padded, first * SECTOR)?;
     storage.flush()?;
     lead_to(storage, first, total)?;
@@ -99,11 +105,11 @@ pub(super) fn lead_to(storage: &dyn Storage, sector: u64, count: u64) -> Result<
 }
 
 /// Sectors of `bytes` of text with the NUL that ends it, unless it fills all of `len`.
-fn sectors(bytes: u64, len: u64) -> u64 {
+pub(super) fn sectors(bytes: u64, len: u64) -> u64 {
     (bytes / SECTOR + 1).min(len / SECTOR)
 }
 
-fn pad(text: &[u8], sectors: u64) -> Vec<u8> {
+pub(super) fn pad(text: &[u8], sectors: u64) -> Vec<u8> {
     let mut padded = text.to_vec();
     padded.resize(text.len().max((sectors * SECTOR) as usize), 0);
     padded

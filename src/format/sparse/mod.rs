@@ -27,6 +27,7 @@ mod directory;
 pub mod embedded;
 mod enter;
 mod frame;
+mod grow;
 pub mod header;
 mod map;
 mod publish;
@@ -58,6 +59,8 @@ use crate::format::sparse::write::Writer;
 use crate::logging::Log;
 use crate::storage::Storage;
 
+pub use grow::fill_last_grain;
+pub use grow::grow;
 pub use header::Header;
 
 /// How to open a sparse extent.

@@ -16,6 +16,7 @@ use crate::storage::Storage;
 use crate::storage::lock::DiskLock;
 use crate::transport::local;
 use crate::transport::local::LocalFolder;
+use crate::units::byte_range;
 
 /// A link, locked like one that is open for writing. Dropping it lets go.
 #[derive(Debug)]
@@ -37,10 +38,10 @@ pub(super) struct Held {
 /// The file of an extent.
 #[derive(Clone, Debug)]
 pub(super) struct ExtentFile {
-    /// Its name in the description.
-    pub name: String,
     /// The folder of the description and that name.
     pub path: PathBuf,
+    /// Where the extent ends in it, in bytes.
+    pub end: u64,
     pub storage: Arc<dyn Storage>,
 }
 
@@ -148,5 +149,6 @@ fn hold_extent(
         None => folder.extent(name, WRITE)?,
     };
     known.insert(real, storage.clone());
-    Ok(Some(ExtentFile { name: name.to_owned(), path, storage }))
+    let end = byte_range(line.offset.bytes()?, line.sectors.bytes()?)?.end;
+    Ok(Some(ExtentFile { path, end, storage }))
 }

@@ -5,6 +5,7 @@
 
 mod child;
 mod children;
+mod grow;
 mod held;
 mod rename;
 mod unlink;
@@ -14,12 +15,26 @@ use std::path::Path;
 use crate::error::{Context, Result};
 use crate::session::connect::Connection;
 use crate::session::library::Library;
+use crate::units::Sectors;
 
 impl Connection {
     /// Deletes one link: its description and its extents. Parents stay, children lose theirs.
     pub fn unlink(&self, path: &Path) -> Result<()> {
         self.check_usable()?;
         unlink::unlink(path, self.library()).context(|| format!("deleting {}", path.display()))
+    }
+
+    /// Makes a closed disk larger. `progress` is called with 0..=100 on this thread, 100 last.
+    pub fn grow(
+        &self,
+        path: &Path,
+        capacity: Sectors,
+        update_geometry: bool,
+        progress: &mut dyn FnMut(u8),
+    ) -> Result<()> {
+        self.check_usable()?;
+        grow::grow(path, capacity, update_geometry, self.library(), progress)
+            .context(|| format!("growing {}", path.display()))
     }
 }
 
