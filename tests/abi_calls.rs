@@ -91,6 +91,11 @@ fn the_end_works_in_an_atexit_handler() {
 }
 
 #[test]
+fn a_disk_is_checked_shrunk_and_put_in_order() {
+    run("whole_disk", &["@d.vmdk", "@e.vmdk"], 0);
+}
+
+#[test]
 fn a_flat_disk_lives_from_create_to_exit() {
     run("disk_life", &["@d.vmdk", "2"], 0);
 }

@@ -198,6 +198,10 @@ impl Story {
                 );
             }
             self.check_value(&disk, sure, now, what);
+            // A child of the old content must never look valid on top of changed content.
+            let old = disk.leaf().with_descriptor(|d| matches!(d.cid(), Some(0x1234_5678 | 0x0bad_cafe)));
+            let changed = content.chunks(512).zip(&self.subject.content).any(|(s, mark)| s[0] != *mark);
+            assert!(!(old && changed), "{what}, {round}: changed content under the old content id");
             assert!(before.as_ref().is_none_or(|b| *b == content), "{what}: differs when opened again");
             // Opening again must find a clean disk that takes writes.
             if round == "repaired" {

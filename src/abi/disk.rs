@@ -143,6 +143,9 @@ fn tell_of_failure(path: &Path, error: &Error) {
 pub unsafe extern "C" fn VixDiskLib_Close(diskHandle: VixDiskLibHandle) -> VixError {
     guard("VixDiskLib_Close", || {
         let token = Token::of(diskHandle);
+        if let Found::Live(disk) = process().disks.get(token) {
+            disk.check_closable()?; // a refused handle stays good
+        }
         match process().disks.take(token) {
             Found::Live(disk) => disk.close(),
             Found::Closed => Ok(()),

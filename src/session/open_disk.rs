@@ -20,7 +20,6 @@ use crate::engine::pool::Transfer;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::format::Arrange;
 use crate::format::geometry::{Adapter, Geometry};
 use crate::format::stream::PackOptions;
 use crate::logging::Log;
@@ -186,27 +185,15 @@ impl OpenDisk {
         Error::new(ErrorKind::Busy, format!("{} is being rearranged", self.label))
     }
 
-    /// Gives the space of grains that hold only zeros back. `progress` is called with 0..=100 on this thread, 100 last.
-    /// Other calls on the disk meanwhile, also from `progress`, are [`ErrorKind::Busy`].
-    pub fn shrink(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
-        self.rearrange(Arrange::Close, progress)
-    }
-
-    /// Puts the grains of the disk in order; see [`OpenDisk::shrink`].
-    pub fn defragment(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
-        self.rearrange(Arrange::Order, progress)
-    }
-
-    fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+    /// Runs work on the disk that nobody else may use meanwhile: other calls are [`ErrorKind::Busy`].
+    pub(super) fn alone<T>(&self, work: impl FnOnce(&Disk) -> Result<T>) -> Result<T> {
         let _inside = self.enter()?;
         if is_completing() {
             return Err(Error::new(ErrorKind::Busy, "a completion must not wait for other requests"));
         }
-        let Some(_alone) = self.calls.pause() else { return Err(self.busy()) };
+        let Some(_pause) = self.calls.pause() else { return Err(self.busy()) };
         self.inflight.wait_until_empty();
-        let freed = self.disk.rearrange(how, progress)?;
-        self.library.log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label));
-        Ok(())
+        work(&self.disk)
     }
 
     /// The library it belongs to.
@@ -401,14 +388,20 @@ impl OpenDisk {
         })
     }
 
-    /// Lets no call in any more and waits for those inside and for requests.
-    fn stop_calls(&self) -> Result<()> {
+    /// Refuses with `Busy` where closing would wait for the caller itself, or for a long operation on the disk.
+    pub fn check_closable(&self) -> Result<()> {
         if is_completing() && self.inflight.inside() > 0 {
             return Err(Error::new(ErrorKind::Busy, "closing inside a completion would wait for itself"));
         }
         if self.calls.is_paused() {
             return Err(self.busy());
         }
+        Ok(())
+    }
+
+    /// Lets no call in any more and waits for those inside and for requests.
+    fn stop_calls(&self) -> Result<()> {
+        self.check_closable()?;
         if !self.calls.close() {
             return Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label)));
         }

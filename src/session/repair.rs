@@ -1,10 +1,12 @@
-//! Checking a local disk and mending it.
+//! Checking a local disk and mending it; giving unused space back and putting grains in order.
 
 use std::path::Path;
 
 use crate::disk::check::check_link;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::Arrange;
 use crate::session::connect::Connection;
+use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::take_lock;
 use crate::storage::Access;
 use crate::transport::local;
@@ -48,5 +50,24 @@ impl Connection {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl OpenDisk {
+    /// Gives the space of grains that hold only zeros back. `progress` is called with 0..=100 on this thread, 100 last.
+    /// Other calls on the disk meanwhile, also from `progress`, are [`ErrorKind::Busy`].
+    pub fn shrink(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.rearrange(Arrange::Close, progress)
+    }
+
+    /// Puts the grains of the disk in order; see [`OpenDisk::shrink`].
+    pub fn defragment(&self, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.rearrange(Arrange::Order, progress)
+    }
+
+    fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        let freed = self.alone(|disk| disk.rearrange(how, progress))?;
+        self.library().log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label()));
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@
 //!   mend        new copies first, then the switches, then the unused end        check_repair
 //! ```
 //!
-//! Every finding is a line in the log. What cannot be known is left as it is and counted: a place that two grains claim is
+//! Every finding is a line in the log. Where one thing is found that cannot be known, nothing is changed. A place that two grains claim is
 //! copied, so that each keeps what it reads as; a grain whose data is not in the file is given up only on a disk without a
 //! parent, since on a child the parent's old content would come forth instead.
 
@@ -137,20 +137,14 @@ pub fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdi
         report.fault(false, format!("the descriptor says {sectors} sectors, the header {has}"));
     }
     let found = check_tables::look(&header, &body, *has_parent, &mut report)?;
-    if *repair && report.curable > 0 {
-        let whole = report.incurable == 0;
-        if !whole && check_repair::needs_space(&header, &found) {
-            // What is damaged may be in the very place that would be used.
-            let text = format!("{name}: {} faults cannot be mended, so nothing is", report.incurable);
-            return Err(Error::new(ErrorKind::CantRepair, text));
-        }
-        mend(&header, &body, &found, resized, whole)?;
-        report.note(format!("{} faults are mended, {} are left", report.curable, report.incurable));
-    } else {
-        report.note(format!("{} faults found", report.curable + report.incurable));
+    let all = report.curable + report.incurable;
+    // With something in the file that is not understood, every change may hit just that.
+    let mends = *repair && report.curable > 0 && report.incurable == 0;
+    if mends {
+        mend(&header, &body, &found, resized)?;
     }
-    let mended = if *repair { report.curable } else { 0 };
-    Ok(Verdict { found: report.curable + report.incurable, mended })
+    report.note(format!("{all} faults found, {} mended", if mends { all } else { 0 }));
+    Ok(Verdict { found: all, mended: if mends { all } else { 0 } })
 }
 
 /// Compares the header's idea of the descriptor with the file; corrects the copy in `sector` and gives the right place.
@@ -185,8 +179,8 @@ fn descriptor_size(body: &Body, sector: &mut [u8], report: &mut Report<'_>) -> R
     Ok(Some((offset, room)))
 }
 
-/// Mends everything that was found curable, which is the `whole` damage or a part of it. A cut at any moment leaves a file that can be mended again.
-fn mend(header: &Header, body: &Body, found: &Found, resized: Option<(u64, u64)>, whole: bool) -> Result<()> {
+/// Mends everything, all of which was found curable. A cut at any moment leaves a file that can be mended again.
+fn mend(header: &Header, body: &Body, found: &Found, resized: Option<(u64, u64)>) -> Result<()> {
     let mark = |unclean: bool| {
         body.storage
             .write_at(&[u8::from(unclean)], UNCLEAN_AT)
@@ -197,7 +191,7 @@ fn mend(header: &Header, body: &Body, found: &Found, resized: Option<(u64, u64)>
     if let Some((sector, count)) = resized {
         embedded::lead_to(&*body.storage, sector, count).context(|| format!("header of {}", body.name))?;
     }
-    check_repair::apply(header, body, found, whole && header.unclean)
+    check_repair::apply(header, body, found, header.unclean)
         .context(|| format!("repair of {}", body.name))?;
-    mark(header.unclean && !whole)
+    mark(false)
 }

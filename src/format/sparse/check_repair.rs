@@ -35,15 +35,8 @@ struct Mender<'a> {
     values: BTreeMap<u64, u32>,
 }
 
-/// True when repair has to add something to the file.
-pub(super) fn needs_space(header: &Header, found: &Found) -> bool {
-    found.lost_side.is_some()
-        || found.tables.iter().any(|copies| missing(header, copies).is_some())
-        || found.fixes.iter().any(|fix| !matches!(fix.value, Value::Entry(_)))
-}
-
-/// Mends everything. Nothing that stays damaged may be in the file when [`needs_space`]: its place would get new content.
-/// `cut` also gives back the unused end of the file.
+/// Mends everything; nothing else may be wrong with the file, since that might be where the copies go. `cut` also gives
+/// back the unused end of the file.
 pub(super) fn apply(header: &Header, body: &Body, found: &Found, cut: bool) -> Result<()> {
     let next = align_up(found.end, header.grain_bytes()).ok_or_else(too_big)?;
     let mut mender = Mender { header, body, found, next, values: BTreeMap::new() };

@@ -67,6 +67,10 @@ pub(super) fn look(header: &Header, body: &Body, has_parent: bool, report: &mut 
     refuse_among_grains(header, body, &mut named)?;
     let mut tables = Vec::new();
     for name in &named {
+        if name.is_in_doubt(header, body)? {
+            let text = format!("grain table {} may be at two places, which say different things", name.table);
+            report.fault(false, text);
+        }
         tables.extend(name.judge(header, lost_side, report));
     }
     for range in fixed_places(header).into_iter().chain(tables.iter().flat_map(Copies::sectors)) {
@@ -120,6 +124,18 @@ impl Named {
                 *place = Place::Damaged(sector);
             }
         }
+    }
+
+    /// True when readers use a copy that was refused although it can be one, and the other copy says something else.
+    fn is_in_doubt(&self, header: &Header, body: &Body) -> Result<bool> {
+        let (Place::Damaged(refused), Place::At(other)) = (self.primary, self.redundant) else {
+            return Ok(false);
+        };
+        let at = u64::from(refused);
+        if !matches!(check(body, refused)?, Place::At(_)) || !is_table(header, body, at)? {
+            return Ok(false);
+        }
+        Ok(body.read_table(at * SECTOR)? != body.read_table(u64::from(other) * SECTOR)?)
     }
 
     /// Tells what is wrong with it; the copies that can be used.
@@ -248,6 +264,9 @@ fn standing(header: &Header, body: &Body, side: Side, sectors: &Range<u64>) -> R
             standing.good += u64::from(good);
             standing.bad += u64::from(!good);
         }
+        if standing.good + standing.bad > TABLES as u64 {
+            return Err(too_many(body));
+        }
         from = to;
     }
     Ok(standing)
@@ -278,8 +297,7 @@ fn named_tables(header: &Header, body: &Body, directory: &Directory) -> Result<V
                 continue;
             }
             if named.len() >= TABLES {
-                let text = format!("{}: more grain tables than any writer makes", body.name);
-                return Err(Error::new(ErrorKind::CantRepair, text));
+                return Err(too_many(body));
             }
             named.push(found);
         }
@@ -313,6 +331,10 @@ fn refuse_among_grains(header: &Header, body: &Body, named: &mut [Named]) -> Res
     Ok(())
 }
 
+fn too_many(body: &Body) -> Error {
+    Error::new(ErrorKind::CantRepair, format!("{}: more grain tables than any writer makes", body.name))
+}
+
 /// The starts of all ranges that overlap another one. Sorts `ranges`.
 fn overlapping(ranges: &mut [Range<u64>]) -> BTreeSet<u64> {
     ranges.sort_unstable_by_key(|range| range.start);
@@ -344,7 +366,7 @@ fn tell_unused(header: &Header, body: &Body, report: &mut Report<'_>, metadata: 
         return;
     }
     let unused = body.size() - end;
-    match header.unclean && report.incurable == 0 {
+    match header.unclean {
         true => report.fault(true, format!("{unused} unused bytes at the end of the file")),
         // They may belong to something that was not found, or to a header that is not as it was.
         false => {
