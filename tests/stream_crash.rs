@@ -159,7 +159,7 @@ fn a_power_cut_at_any_moment_leaves_a_file_that_is_refused_or_whole() {
             let stable = events[..cut].iter().rposition(|event| matches!(event, Event::Flush)).unwrap_or(0);
             let mut bytes = new_file();
             for (i, event) in events[..cut].iter().enumerate() {
-                if attempt > 0 && i > stable && rng.next() % 2 == 0 {
+                if attempt > 0 && i > stable && rng.next().is_multiple_of(2) {
                     continue;
                 }
                 match event {

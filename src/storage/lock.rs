@@ -80,7 +80,7 @@ impl DiskLock {
     fn wait_for_turn(&self, me: &Owner, wait: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
-            let Some(obstacle) = self.obstacle(me)? else { break };
+            let Some(obstacle) = self.obstacle(me, start.elapsed())? else { break };
             let limit = match obstacle {
                 Obstacle::Entering(_) => wait.max(ENTERING),
                 Obstacle::Holder(_) => wait,
@@ -97,11 +97,12 @@ impl DiskLock {
         Ok(())
     }
 
-    /// Who is in front, if anybody. Removes what is left over from processes that are gone.
-    fn obstacle(&self, me: &Owner) -> Result<Option<Obstacle>> {
+    /// Who is in front, if anybody, `waited` after this member was made. Removes what is left over from processes that are
+    /// gone.
+    fn obstacle(&self, me: &Owner, waited: Duration) -> Result<Option<Obstacle>> {
         // First those who are choosing, then the members: a member appears before its entry goes away.
         for name in names(&self.folder, 'D')? {
-            if self.is_older(&name, ENTRY_AGE) {
+            if self.is_older(&name, waited, ENTRY_AGE) {
                 self.log.info(|| {
                     format!("lock {}: removing {name}, which makes no progress", self.folder.display())
                 });
@@ -114,7 +115,7 @@ impl DiskLock {
         }
         for name in names(&self.folder, 'M')? {
             if name != self.name
-                && let Some(obstacle) = self.judge(&name, me)?
+                && let Some(obstacle) = self.judge(&name, me, waited)?
             {
                 return Ok(Some(obstacle));
             }
@@ -123,7 +124,7 @@ impl DiskLock {
     }
 
     /// What the member `name` means for this one.
-    fn judge(&self, name: &str, me: &Owner) -> Result<Option<Obstacle>> {
+    fn judge(&self, name: &str, me: &Owner, waited: Duration) -> Result<Option<Obstacle>> {
         let path = self.folder.join(name);
         let reason = match read_member(&path) {
             Found::Gone => return Ok(None),
@@ -131,7 +132,7 @@ impl DiskLock {
                 let message = format!("the lock file {} cannot be read: {why}", path.display());
                 return Ok(Some(Obstacle::Holder(message)));
             }
-            Found::Garbage if self.is_older(name, GARBAGE_AGE) => "it is no lock file",
+            Found::Garbage if self.is_older(name, waited, GARBAGE_AGE) => "it is no lock file",
             Found::Garbage => {
                 return Ok(Some(Obstacle::Holder(format!("the lock file {} is incomplete", path.display()))));
             }
@@ -148,13 +149,14 @@ impl DiskLock {
         Ok(None)
     }
 
-    /// True when `name` is older than this member by at least `age`, by the file system's own clock.
-    fn is_older(&self, name: &str, age: Duration) -> bool {
+    /// True when `name` is at least `age` old, `waited` after this member was made. What was before is told by the file
+    /// system's own clock, which may be another machine's.
+    fn is_older(&self, name: &str, waited: Duration, age: Duration) -> bool {
         let modified = |name: &str| -> io::Result<SystemTime> {
             fs::symlink_metadata(self.folder.join(name)).and_then(|data| data.modified())
         };
         let (Ok(theirs), Ok(mine)) = (modified(name), modified(&self.name)) else { return false };
-        mine.duration_since(theirs).is_ok_and(|older| older >= age)
+        (mine + waited).duration_since(theirs).is_ok_and(|older| older >= age)
     }
 }
 
@@ -377,8 +379,8 @@ const SUFFIX: &str = ".lck";
 const POLL: Duration = Duration::from_millis(50);
 /// Entering takes microseconds: worth waiting for even when there is no time to wait for a holder.
 const ENTERING: Duration = Duration::from_secs(1);
-/// An entry older than this was left behind.
-const ENTRY_AGE: Duration = Duration::from_secs(8);
+/// An entry older than this was left behind: less than what callers wait for a holder, so that the one after a crash is let in.
+const ENTRY_AGE: Duration = Duration::from_millis(2500);
 /// A member file without sense may still be being written for this long.
 const GARBAGE_AGE: Duration = Duration::from_secs(8);
 /// Attempts to get an entry; more than enough for as many collisions.

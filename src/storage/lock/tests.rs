@@ -302,6 +302,13 @@ fn somebody_entering_is_waited_for_even_without_time_to_wait() {
 }
 
 #[test]
+fn an_entry_left_behind_a_moment_ago_is_outlived() {
+    let scene = Scene::new();
+    fs::create_dir_all(scene.locks().join("D00009.lck")).unwrap();
+    DiskLock::acquire(&scene.disk(), Duration::from_millis(3500), &Log::none()).unwrap();
+}
+
+#[test]
 fn numbers_go_up_and_end_at_the_largest() {
     let scene = Scene::new();
     let (mut child, execution) = other_process();
