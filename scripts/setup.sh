@@ -19,6 +19,7 @@ wanted=(
     'command -v pkg-config|pkg-config'
     'command -v python3|python3'
     'command -v zstd|zstd'
+    'type -P kill|procps'
     'command -v strace|strace'
     'command -v valgrind|valgrind'
     'command -v nbdkit|nbdkit'

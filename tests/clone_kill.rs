@@ -6,7 +6,6 @@ mod common;
 
 use std::fs;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -58,7 +57,7 @@ fn content(connection: &std::sync::Arc<Connection>, path: &Path) -> Vec<u8> {
     all
 }
 
-fn source(connection: &std::sync::Arc<Connection>, path: &PathBuf, sectors: u64, seed: u8) -> Vec<u8> {
+fn source(connection: &std::sync::Arc<Connection>, path: &Path, sectors: u64, seed: u8) -> Vec<u8> {
     let spec = CreateSpec {
         disk_type: DiskType::MonolithicSparse,
         adapter: Adapter::LsiLogic,

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::child::in_child;
 use common::model::stamps;
+use common::nbd::Installation;
 use common::process;
 use common::scratch;
 use common::tools;
@@ -326,4 +327,30 @@ fn a_restore_by_attach_reads_back_and_leaves_the_parent_alone() {
         let again = connection.must_open(&parent, flags::READ_WRITE);
         assert_eq!(again.close(), code::OK, "the parent's lock went with its handle");
     });
+}
+
+#[test]
+fn a_c_program_makes_grows_renames_attaches_and_deletes() {
+    requires!("gcc");
+    let install = Installation::new();
+    let folder = scratch::folder();
+    let program = tools::compile("maintain.c", folder.path(), &install.lib64());
+    let place = folder.path().join("disks");
+    std::fs::create_dir(&place).expect("a folder");
+    let said = tools::check(Command::new(&program).arg(&place)).text();
+    assert!(said.contains("all is well"), "{said}");
+    assert_eq!(names(&place), [] as [&str; 0]);
+}
+
+#[test]
+fn a_c_program_that_maintains_disks_is_clean_under_valgrind() {
+    requires!("gcc", "valgrind");
+    let install = Installation::new();
+    let folder = scratch::folder();
+    let program = tools::compile("maintain.c", folder.path(), &install.lib64());
+    let place = folder.path().join("disks");
+    std::fs::create_dir(&place).expect("a folder");
+    let options = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"];
+    let said = tools::check(Command::new("valgrind").args(options).arg(&program).arg(&place)).text();
+    assert!(said.contains("all is well"), "{said}");
 }

@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use common::child;
 use common::child::in_child;
+use common::images::Images;
+use common::model::Hasher;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
 use common::process;
+use common::readers::readers_agree;
 use common::scratch;
 use common::tools;
 use common::vix;
@@ -124,10 +127,7 @@ fn a_disk_grows_again_and_again() {
             for end in [50, 51, 128, 256, 65_792, 165_793] {
                 assert_eq!(disk.must_read(end - 1, 1), stamps(end - 1, 1, 1), "{kind:?}");
             }
-            let raw = folder.path().join("all.raw");
-            std::fs::write(&raw, disk.must_read(0, capacity)).expect("the content");
-            let mut compare = Command::new("qemu-img");
-            tools::check(compare.args(["compare", "-f", "vmdk", "-F", "raw"]).arg(&path).arg(&raw));
+            readers_agree(&path, folder.path(), &disk.must_read(0, capacity));
         }
     });
 }
@@ -224,6 +224,51 @@ fn what_cannot_grow_is_refused_and_stays_as_it_is() {
             std::fs::remove_file(&stream).expect("the stream");
             assert!(content(folder.path()) == before, "{kind:?}");
         }
+    });
+}
+
+fn qemu_opens(path: &Path) -> bool {
+    tools::run(Command::new("qemu-img").args(["check", "-f", "vmdk"]).arg(path)).status.success()
+}
+
+/// What other programs made grows as well, or is refused and stays as it is.
+#[test]
+fn golden_images_grow_or_are_refused() {
+    requires!("qemu-img");
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        let images = Images::find();
+        let mut grown = 0;
+        for golden in images.golden() {
+            let place = images.unpack(&golden.path);
+            let (path, before) = (place.path(), golden.size / 512);
+            let files = content(place.folder());
+            let known_to_qemu = qemu_opens(&path);
+            let (result, _) = connection.grow(&path, before + 70_000, true);
+            if result == code::OK {
+                grown += 1;
+            } else {
+                assert!(
+                    [code::NOT_SUPPORTED, code::NEEDS_REPAIR].contains(&result),
+                    "{} {result}",
+                    golden.path
+                );
+                assert!(content(place.folder()) == files, "{} {result}", golden.path);
+                continue;
+            }
+            let disk = connection.must_open(&path, flags::READ_WRITE);
+            assert_eq!(disk.info().capacity, before + 70_000, "{}", golden.path);
+            let mut hash = Hasher::default();
+            for start in (0..before).step_by(8192) {
+                hash.add(&disk.must_read(start, (before - start).min(8192)));
+            }
+            assert_eq!(hash.hex(), golden.sha256, "{}", golden.path);
+            assert!(is_zero(&disk.must_read(before, 70_000)), "{}", golden.path);
+            disk.must_write(before + 69_000, &stamps(before + 69_000, 9, 1));
+            assert_eq!(disk.close(), code::OK);
+            assert_eq!(qemu_opens(&path), known_to_qemu, "{}", golden.path);
+        }
+        assert!(grown > 3, "some of them can grow");
     });
 }
 

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use common::child;
 use common::child::in_child;
+use common::images::Images;
+use common::model::Hasher;
 use common::model::Rng;
 use common::model::stamps;
 use common::process;
@@ -337,6 +339,35 @@ fn another_file_system_is_refused_and_nothing_changes() {
             assert_eq!(names(&place), [] as [&str; 0]);
             assert_eq!(content(folder.path()), before);
             assert_eq!(connection.unlink(&path), code::OK);
+        }
+    });
+}
+
+/// What other programs made is renamed and deleted as well, and reads as before in between.
+#[test]
+fn golden_images_are_renamed_and_deleted() {
+    in_child(|| {
+        let vix = Vix::started();
+        let connection = vix.connect(false).expect("a connection");
+        let images = Images::find();
+        for golden in images.golden() {
+            let place = images.unpack(&golden.path);
+            let before = names(place.folder());
+            let target = place.sibling("renamed it.vmdk");
+            assert_eq!(vix.rename(&place.path(), &target), code::OK, "{}: {}", golden.path, vix::log_text());
+            assert!(!place.path().exists(), "{}", golden.path);
+            assert_eq!(names(place.folder()).len(), before.len(), "{}", golden.path);
+            let disk = connection.must_open(&target, flags::READ_ONLY);
+            let mut hash = Hasher::default();
+            for start in (0..golden.size / 512).step_by(8192) {
+                hash.add(&disk.must_read(start, (golden.size / 512 - start).min(8192)));
+            }
+            assert_eq!(hash.hex(), golden.sha256, "{}", golden.path);
+            assert_eq!(disk.close(), code::OK);
+            assert_eq!(connection.unlink(&target), code::OK, "{}: {}", golden.path, vix::log_text());
+            let left = names(place.folder());
+            assert!(left.len() < before.len(), "{}: {left:?}", golden.path);
+            assert!(left.iter().all(|name| before.contains(name)), "{}: {left:?}", golden.path);
         }
     });
 }

@@ -46,8 +46,11 @@ impl Anatomy {
         Ok(Anatomy { descriptor: Descriptor::parse(&bytes)?, embedded: None })
     }
 
+    /// A file that its writer did not finish (its magic is in small letters) has a description all the same.
     fn read_embedded(storage: &dyn Storage, head: &[u8], size: u64) -> Result<Anatomy> {
-        let header = Header::parse(head, size)?;
+        let mut head = head.to_vec();
+        head.iter_mut().take(4).for_each(|letter| letter.make_ascii_uppercase());
+        let header = Header::parse(&head, size)?;
         let Some(area) = header.descriptor.clone() else {
             let message = "an extent without a descriptor of its own: name the descriptor that names it";
             return Err(Error::new(ErrorKind::NotADisk, message));

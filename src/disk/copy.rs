@@ -6,8 +6,11 @@
 //!
 //! The same walk tells what a copy would take. A source may be a chain: the copy holds what its readers see.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use crate::disk::Disk;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -16,29 +19,49 @@ use crate::format::bytes::is_zero;
 use crate::format::stream::PackOptions;
 use crate::format::stream::StreamSink;
 use crate::storage::Storage;
+use crate::threads::SignalShield;
+use crate::threads::Threads;
+use crate::units::SECTOR;
 use crate::units::Sectors;
 use crate::units::align_down;
 
 /// What is looked at at once for zeros: a grain of everything that is created here.
 pub const UNIT: u64 = 64 * 1024;
 /// Read and written in one piece.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 1 << 20;
+/// Chunks between the reading and the writing thread.
+const CHUNKS: usize = 4;
 /// Allocated parts are listed window by window, so that memory stays bounded.
 const WINDOW: u64 = 256 << 20;
 
 /// Takes bytes and where on the disk they stand.
 type Sink<'a> = dyn FnMut(&[u8], u64) -> Result<()> + 'a;
 
-/// Copies everything `source` shows to `target`, which was just made, is as large and reads as zeros. `progress` is called
-/// with ascending numbers below 100 on this thread.
-pub fn copy(source: &Disk, target: &Disk, progress: &mut dyn FnMut(u8)) -> Result<()> {
+/// Copies everything `source` shows to `target`, which was just made, is as large and reads as zeros. With `ahead` another
+/// thread, shielded from signals by it, reads while this one writes. `progress` is called with ascending numbers below 100
+/// on this thread.
+pub fn copy(
+    source: &Arc<Disk>,
+    target: &Disk,
+    ahead: Option<SignalShield>,
+    progress: &mut dyn FnMut(u8),
+) -> Result<()> {
     if source.capacity() != target.capacity() {
         return Err(Error::new(
             ErrorKind::CapacityMismatch,
             format!("a copy of {} bytes for a disk of {}", target.capacity(), source.capacity()),
         ));
     }
-    for_each_run(source, &mut |bytes, offset| target.write(bytes, offset), progress)
+    let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
+    match ahead {
+        None => for_each_run(source, &mut write, progress),
+        Some(shield) => {
+            let threads = Threads::new(shield);
+            let result = for_each_run_ahead(source, &threads, &mut write, progress);
+            threads.join_all(); // nobody listens any more: the reader ends
+            result
+        }
+    }
 }
 
 /// Bytes of the units that hold something other than zeros: what a copy that leaves zeros out writes. Only the last unit of
@@ -56,7 +79,7 @@ pub fn used_bytes(source: &Disk) -> Result<u64> {
 /// Bytes of a stream-optimised copy: its data is packed as it would be, and thrown away.
 pub fn packed_size(source: &Disk, options: PackOptions) -> Result<u64> {
     let file: Arc<Measured> = Arc::default();
-    let capacity = Sectors(source.capacity() / crate::units::SECTOR);
+    let capacity = Sectors(source.capacity() / SECTOR);
     let sink = StreamSink::new(file.clone(), capacity, options, "a copy")?;
     sink.begin_writing()?;
     for_each_run(
@@ -71,32 +94,113 @@ pub fn packed_size(source: &Disk, options: PackOptions) -> Result<u64> {
     file.size()
 }
 
-/// Walks over the data of a disk, in order.
+/// Hands the data of a disk to the sink, in order.
 fn for_each_run(source: &Disk, sink: &mut Sink<'_>, progress: &mut dyn FnMut(u8)) -> Result<()> {
-    let capacity = source.capacity();
-    let mut buf = vec![0; CHUNK];
-    let mut steps = Steps { capacity, last: 0, progress };
-    let mut done = 0;
-    let mut start = 0;
-    while start < capacity {
-        let end = capacity.min(start + WINDOW);
-        for part in data_of(source, start..end)? {
-            // The end of one part and the start of the next may lie in one unit.
-            let mut at = align_down(part.start, UNIT).max(done);
-            while at < part.end {
-                let len = (CHUNK as u64).min(part.end.next_multiple_of(UNIT).min(end) - at);
-                let chunk = buf.get_mut(..len as usize).unwrap_or_default();
-                source.read(chunk, at)?;
-                runs(chunk, at, sink)?;
-                at += len;
-                done = at;
-                steps.reach(done);
-            }
-        }
-        start = end;
-        steps.reach(start);
+    let mut walk = Walk::new(source);
+    let mut steps = Steps { capacity: source.capacity(), last: 0, progress };
+    let mut chunk = Vec::new();
+    while let Some(part) = walk.next(source)? {
+        read_part(source, &part, &mut chunk)?;
+        runs(&chunk, part.start, sink)?;
+        steps.reach(part.end);
     }
     Ok(())
+}
+
+/// The same with a thread of its own for reading.
+fn for_each_run_ahead(
+    source: &Arc<Disk>,
+    threads: &Threads,
+    sink: &mut Sink<'_>,
+    progress: &mut dyn FnMut(u8),
+) -> Result<()> {
+    let (filled, chunks) = mpsc::sync_channel(CHUNKS);
+    let (give_back, empty) = mpsc::channel();
+    let disk = source.clone();
+    threads.spawn("vix-copy", move || read_all(&disk, &filled, &empty))?;
+    (0..CHUNKS).for_each(|_| drop(give_back.send(Vec::with_capacity(CHUNK))));
+    let mut steps = Steps { capacity: source.capacity(), last: 0, progress };
+    loop {
+        let said = chunks.recv();
+        let Some((offset, chunk)) = said.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Internal, "a defect: reading ended before its end"))
+        })?
+        else {
+            return Ok(());
+        };
+        runs(&chunk, offset, sink)?;
+        steps.reach(offset + chunk.len() as u64);
+        drop(give_back.send(chunk)); // the reader may be done already
+    }
+}
+
+/// What the reading thread says: data and its place, nothing at the end, or why there is no more.
+type Said = Result<Option<(u64, Vec<u8>)>>;
+
+/// The reading thread's life: ends after the last part, after a fault, or when nobody listens any more.
+fn read_all(source: &Disk, filled: &mpsc::SyncSender<Said>, empty: &mpsc::Receiver<Vec<u8>>) {
+    let mut walk = Walk::new(source);
+    let mut next = || -> Said {
+        let Some(part) = walk.next(source)? else { return Ok(None) };
+        let Ok(mut chunk) = empty.recv() else { return Ok(None) };
+        read_part(source, &part, &mut chunk)?;
+        Ok(Some((part.start, chunk)))
+    };
+    loop {
+        let said = next();
+        let is_last = !matches!(said, Ok(Some(_)));
+        if filled.send(said).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn read_part(source: &Disk, part: &Range<u64>, chunk: &mut Vec<u8>) -> Result<()> {
+    chunk.resize((part.end - part.start) as usize, 0); // at most a chunk
+    source.read(chunk, part.start)
+}
+
+/// A walk over the data of a disk.
+struct Walk {
+    capacity: u64,
+    /// Where the window ends whose parts are known.
+    window: u64,
+    parts: VecDeque<Range<u64>>,
+    /// Everything before this was handed out.
+    done: u64,
+}
+
+impl Walk {
+    fn new(source: &Disk) -> Walk {
+        Walk { capacity: source.capacity(), window: 0, parts: VecDeque::new(), done: 0 }
+    }
+
+    /// The next part of at most a chunk, which begins and, but for the end of the disk, ends with a unit. An empty part
+    /// says that there was nothing up to there. `None`: there is no more.
+    fn next(&mut self, source: &Disk) -> Result<Option<Range<u64>>> {
+        loop {
+            if let Some(part) = self.parts.front() {
+                // The end of one part and the start of the next may lie in one unit.
+                let at = align_down(part.start, UNIT).max(self.done);
+                let end = part.end.next_multiple_of(UNIT).min(self.window).min(at + CHUNK as u64);
+                if at < end {
+                    self.done = end;
+                    return Ok(Some(at..end));
+                }
+                self.parts.pop_front();
+                continue;
+            }
+            if self.window == self.capacity {
+                return Ok(None);
+            }
+            let start = self.window;
+            self.window = self.capacity.min(start + WINDOW);
+            self.parts = data_of(source, start..self.window)?.into();
+            if self.parts.is_empty() {
+                return Ok(Some(self.window..self.window));
+            }
+        }
+    }
 }
 
 /// The parts of a window that hold data, those in neighbouring units merged.
@@ -153,12 +257,12 @@ impl Steps<'_> {
 /// A file of which only the length is kept.
 #[derive(Debug, Default)]
 struct Measured {
-    len: std::sync::atomic::AtomicU64,
+    len: AtomicU64,
 }
 
 impl Storage for Measured {
     fn size(&self) -> Result<u64> {
-        Ok(self.len.load(std::sync::atomic::Ordering::Relaxed))
+        Ok(self.len.load(Ordering::Relaxed))
     }
 
     fn read_at(&self, _buf: &mut [u8], offset: u64) -> Result<()> {
@@ -166,7 +270,7 @@ impl Storage for Measured {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.len.fetch_max(offset + buf.len() as u64, std::sync::atomic::Ordering::Relaxed);
+        self.len.fetch_max(offset + buf.len() as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -175,7 +279,7 @@ impl Storage for Measured {
     }
 
     fn set_len(&self, len: u64) -> Result<()> {
-        self.len.store(len, std::sync::atomic::Ordering::Relaxed);
+        self.len.store(len, Ordering::Relaxed);
         Ok(())
     }
 

@@ -42,6 +42,7 @@ use crate::session::open_disk::take_lock;
 use crate::storage::names;
 use crate::storage::names::NewNames;
 use crate::storage::os;
+use crate::threads::SignalShield;
 use crate::units::SECTOR;
 use crate::units::Sectors;
 
@@ -207,8 +208,11 @@ fn make_copy(
     let staged = Staged::new(target, kind)?;
     create_local(&staged.disk(), &create, library, &mut |_| ())?;
     let copy = OpenDisk::open_local(library, &staged.disk(), OpenFlags::empty())?;
+    // On a single processor two threads would only take turns.
+    let ahead =
+        (pack_options(&library.config()).workers > 0).then_some(os::with_signals_blocked as SignalShield);
     let filled = adopt(disk, copy.disk(), create.adapter)
-        .and_then(|()| copy::copy(disk, copy.disk(), progress))
+        .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), ahead, progress))
         .and_then(|()| copy.flush());
     let closed = copy.close();
     filled.and(closed)?;

@@ -201,6 +201,11 @@ impl OpenDisk {
         &self.library
     }
 
+    /// The disk below, for other threads.
+    pub(super) fn shared_disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
     /// The file of the opened link: absolute, without symbolic links.
     pub(super) fn path(&self) -> &Path {
         &self.path

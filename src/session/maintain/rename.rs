@@ -165,7 +165,7 @@ impl Plan {
             names::link(&held.path, &target.path)?;
             made.add(target.path.clone());
             names::flush_folder(&target.folder)?;
-            return children::put(held, &self.descriptor);
+            return self.put_embedded(held);
         }
         let like = std::fs::metadata(&held.path).context(|| held.path.display().to_string())?;
         let temporary = names::temporary(&target.folder);
@@ -176,6 +176,16 @@ impl Plan {
         made.add(target.path.clone());
         drop(aside);
         names::flush_folder(&target.folder)
+    }
+
+    /// Readers go by the file they opened and not by the name inside it: where there is no room for another one, as in the
+    /// one sector of an ESXi export, the old one stays.
+    fn put_embedded(&self, held: &Held) -> Result<()> {
+        let same_parent = self.descriptor.parent_hint() == held.anatomy.descriptor.parent_hint();
+        match children::put(held, &self.descriptor) {
+            Err(e) if e.kind() == ErrorKind::DiskFull && same_parent => Ok(()),
+            result => result,
+        }
     }
 
     /// Puts the name inside an embedded description back.
