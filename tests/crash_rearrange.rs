@@ -320,3 +320,32 @@ fn a_disk_that_is_open_for_reading_is_left_alone() {
     assert_eq!(refused.kind(), ErrorKind::ReadOnly);
     assert_eq!(recorder.position(), 0);
 }
+
+/// An independent reader finds the same content, and no fault.
+#[test]
+fn qemu_reads_what_was_rearranged() {
+    let folder = tempfile::tempdir().unwrap();
+    let qemu = |args: &[&std::ffi::OsStr]| std::process::Command::new("qemu-img").args(args).output();
+    if let Err(e) = qemu(&["--version".as_ref()]) {
+        assert!(std::env::var_os("CI").is_none(), "qemu-img: {e}");
+        eprintln!("skipped: qemu-img: {e}");
+        return;
+    }
+    let subject = base();
+    for how in HOW {
+        let recorder = subject.recorder();
+        let disk = subject.open(&recorder, true);
+        disk.rearrange(how, &mut |_| ()).unwrap();
+        disk.finish().unwrap();
+        let (file, raw) = (folder.path().join("after.vmdk"), folder.path().join("content.raw"));
+        std::fs::write(&file, &recorder.files()[0]).unwrap();
+        std::fs::write(&raw, &subject.content).unwrap();
+        let (file, raw) = (file.as_os_str(), raw.as_os_str());
+        let compared =
+            ["compare", "-f", "vmdk", "-F", "raw"].map(std::ffi::OsStr::new).into_iter().chain([file, raw]);
+        for args in [compared.collect(), vec!["check".as_ref(), file]] {
+            let out = qemu(&args).unwrap();
+            assert!(out.status.success(), "{how:?}, {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
