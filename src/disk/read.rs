@@ -47,6 +47,12 @@ impl Disk {
     /// Like [`Disk::read`] if that needs no waiting for a device and no long work. `Ok(false)`: it would.
     pub fn try_read(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
         self.check_range(offset, buf.len())?;
+        self.try_read_inside(buf, offset)
+    }
+
+    /// [`Disk::try_read`] for a range that passed [`Disk::check_range`].
+    #[inline]
+    pub fn try_read_inside(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
         self.read_runs(buf, offset, Patience::Hurry)
     }
 

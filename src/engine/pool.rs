@@ -26,9 +26,11 @@ pub struct Completion {
 impl Completion {
     /// Runs it on this thread.
     fn run(self, result: Result<()>) {
-        COMPLETING.set(COMPLETING.get() + 1);
-        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (self.call)(self.words, result)));
-        COMPLETING.set(COMPLETING.get() - 1);
+        COMPLETING.with(|depth| {
+            depth.set(depth.get() + 1);
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| (self.call)(self.words, result)));
+            depth.set(depth.get() - 1);
+        });
     }
 
     /// Runs it for a request that never was one: it counts as in flight while the completion runs.

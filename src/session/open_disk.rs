@@ -257,7 +257,7 @@ impl OpenDisk {
             return Ok(());
         }
         // Small cached reads are done here and now; a request of their own would cost a tenth of them.
-        match self.disk.try_read(buf, offset) {
+        match self.disk.try_read_inside(buf, offset) {
             Ok(false) => engine.submit(self.job(Transfer::Read(buf), offset, done)),
             Ok(true) => done.run_inside(&self.inflight, Ok(())),
             Err(e) => done.run_inside(&self.inflight, Err(e)),

@@ -45,7 +45,7 @@ struct Direct {
 }
 
 /// Reads in a row that must come from the cache before the next ones are taken to; then one of as many asks again.
-const TRUST: u32 = 8;
+const TRUST: u32 = 16;
 /// Bytes of a bounce buffer.
 const BOUNCE: usize = 512 * 1024;
 /// Bounce buffers kept per file.

@@ -21,6 +21,8 @@ const BATCH: u32 = 64 * 1024;
 const PIECE: u64 = 256 * 1024;
 /// Bytes looked at together.
 const BLOCK: usize = 256;
+/// A hole that is cheaper to read over than to go around: a device that has to be waited for reads on anyway.
+const SMALL_HOLE: u64 = 64 * 1024;
 
 /// Joins neighbours and passes them on, cut to the range asked for.
 struct Joiner<'a> {
@@ -132,8 +134,11 @@ impl Sparse {
     /// Lists `count` tables that lie one behind the other at byte `at`.
     fn list_tables(&self, at: u64, count: u64, buffer: &mut Vec<u8>, out: &mut Joiner<'_>) -> Result<()> {
         let end = at + count * TABLE_BYTES;
-        let mut parts = Vec::new();
-        self.body.storage.allocated(at..end, &mut |part| parts.push(part))?;
+        let mut parts: Vec<Range<u64>> = Vec::new();
+        self.body.storage.allocated(at..end, &mut |part| match parts.last_mut() {
+            Some(last) if part.start - last.end < SMALL_HOLE => last.end = part.end,
+            _ => parts.push(part),
+        })?;
         let mut done = at;
         for part in parts {
             // Whole entries only; a hole that ends inside an entry is read as if it ended before.
