@@ -140,23 +140,14 @@ impl Disk {
 
     /// Before the first change after an open: a new content id, stable before anything it stands for.
     fn mark_changed(&self) -> Result<()> {
-        match self.changed.load(Ordering::Acquire) {
-            CHANGED => return Ok(()),
-            FAILED => {
-                return Err(Error::new(ErrorKind::ReadOnly, "writing failed to start; reopen the disk"));
+        if self.changed.load(Ordering::Acquire) == UNCHANGED {
+            let _marking = self.marking.lock();
+            if self.changed.load(Ordering::Acquire) == UNCHANGED {
+                let result = self.leaf().renew_cid();
+                self.changed.store(if result.is_ok() { CHANGED } else { FAILED }, Ordering::Release);
+                return result;
             }
-            _ => {}
         }
-        let _marking = self.marking.lock();
-        if self.changed.load(Ordering::Acquire) != UNCHANGED {
-            return self.mark_changed_state();
-        }
-        let result = self.leaf().renew_cid();
-        self.changed.store(if result.is_ok() { CHANGED } else { FAILED }, Ordering::Release);
-        result
-    }
-
-    fn mark_changed_state(&self) -> Result<()> {
         match self.changed.load(Ordering::Acquire) {
             CHANGED => Ok(()),
             _ => Err(Error::new(ErrorKind::ReadOnly, "writing failed to start; reopen the disk")),

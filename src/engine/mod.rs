@@ -11,7 +11,6 @@ pub mod pool;
 pub mod ticker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::pool::Pool;
 use crate::engine::ticker::Ticker;
@@ -24,7 +23,6 @@ pub struct Engine {
     threads: Arc<Threads>,
     pool: Arc<Pool>,
     ticker: Arc<Ticker>,
-    stopped: AtomicBool,
 }
 
 impl Engine {
@@ -34,7 +32,6 @@ impl Engine {
             threads: Arc::new(Threads::new(shield)),
             pool: Arc::new(Pool::new(workers)),
             ticker: Arc::new(Ticker::default()),
-            stopped: AtomicBool::new(false),
         }
     }
 
@@ -61,7 +58,6 @@ impl Engine {
 
     /// Finishes what is queued and ends every thread. Later submissions run on the submitting thread.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
         self.ticker.stop();
         self.pool.stop();
         self.threads.join_all();
