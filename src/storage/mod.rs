@@ -20,6 +20,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
 
 /// One read of a batch.
 #[derive(Debug)]
@@ -49,6 +51,12 @@ pub trait Storage: Debug + Send + Sync {
         reads.iter_mut().try_for_each(|read| self.read_at(read.buf, read.offset))
     }
 
+    /// Starts a transfer that goes on by itself: `finish` runs exactly once, on any thread, with no lock held; it may run
+    /// before this returns. `Some`: this storage does not work that way, nothing was begun.
+    fn start(&self, transfer: Transfer, _offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        Some((transfer, finish))
+    }
+
     /// Writes the whole buffer at `offset`, growing the storage if needed. A failure may have written a part.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
@@ -67,6 +75,18 @@ pub trait Storage: Debug + Send + Sync {
     /// Cuts or extends to `len` bytes; new bytes read as zeros.
     fn set_len(&self, _len: u64) -> Result<()> {
         Err(Error::new(ErrorKind::NotSupported, format!("{}: cannot change the length", self.label())))
+    }
+
+    /// Makes `range` read as zeros by the cheapest means. `Ok(false)`: there is none cheaper than writing zeros, nothing
+    /// happened.
+    fn zero(&self, _range: Range<u64>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Says that the content of `range` is not needed any more. It may read as anything afterwards; a storage that cannot
+    /// use the hint ignores it.
+    fn discard(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
     }
 
     /// A name for messages: the path.

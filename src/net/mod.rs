@@ -1,0 +1,13 @@
+//! Protocol clients. They know sockets and bytes on the wire, and nothing of disks.
+//!
+//! ```text
+//!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!    │
+//!   stream   what a connection is to a protocol: sends, receives, waits
+//!    ├─ socket   TCP and Unix sockets
+//!    └─ tls      rustls over one of them
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod nbd;
+pub mod stream;
