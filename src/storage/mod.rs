@@ -6,6 +6,8 @@
 #[forbid(unsafe_code)]
 pub mod file;
 #[forbid(unsafe_code)]
+pub mod file_system;
+#[forbid(unsafe_code)]
 pub mod lock;
 #[forbid(unsafe_code)]
 pub mod memory;
