@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::disk::copy;
+use crate::disk::copy::Zeros;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create;
 use crate::format::create::CreateSpec;
@@ -209,11 +210,15 @@ fn make_copy(
     let staged = Staged::new(library.files(), target, kind)?;
     create_local(&staged.disk(), &create, library, &mut |_| ())?;
     let copy = OpenDisk::open_local(library, &staged.disk(), OpenFlags::empty())?;
+    let zeros = match kind {
+        DiskType::MonolithicFlat | DiskType::SplitFlat | DiskType::VmfsFlat => Zeros::MayStay,
+        _ => Zeros::LeaveOut,
+    };
     // On a single processor two threads would only take turns.
     let ahead =
         (pack_options(&library.config()).workers > 0).then_some(os::with_signals_blocked as SignalShield);
     let filled = adopt(disk, copy.disk(), create.adapter)
-        .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), ahead, progress))
+        .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), zeros, ahead, progress))
         .and_then(|()| copy.flush());
     let closed = copy.close();
     filled.and(closed)?;
