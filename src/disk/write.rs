@@ -17,9 +17,7 @@ impl Disk {
     /// Writes `buf` at `offset`. On success the data survives the end of the process (on a child within a second, see
     /// [`Disk::publish`]); on failure each sector of the range holds its old or its new content.
     pub fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
-        if !self.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the disk is open read-only"));
-        }
+        self.check_writable()?;
         self.check_range(offset, buf.len())?;
         if buf.is_empty() {
             return Ok(());

@@ -14,6 +14,8 @@ use crate::storage::Copied;
 use crate::storage::LocalFile;
 use crate::storage::ReadOp;
 use crate::storage::Storage;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
 use crate::units::byte_range;
 
 /// A run of bytes of a storage that is the content of an extent.
@@ -178,12 +180,30 @@ impl Storage for ReadOnly {
         self.0.read_batch(reads)
     }
 
+    fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        match transfer {
+            Transfer::Write(_) => {
+                finish(transfer, self.refuse());
+                None
+            }
+            _ => self.0.start(transfer, offset, finish),
+        }
+    }
+
     fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
         self.refuse()
     }
 
     fn flush(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn zero(&self, _range: Range<u64>) -> Result<bool> {
+        self.refuse()
+    }
+
+    fn discard(&self, _range: Range<u64>) -> Result<()> {
+        self.refuse()
     }
 
     fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
