@@ -14,7 +14,6 @@ use common::child::in_child;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
-use common::nbd;
 use common::process;
 use common::readers::READERS;
 use common::readers::readers_agree;
@@ -439,49 +438,6 @@ fn a_killed_creation_or_deletion_leaves_no_half_disk() {
         for name in disks {
             let disk = connection.must_open(&folder.path().join(name), flags::READ_WRITE);
             assert!(is_zero(&disk.must_read(0, 3000)), "round {round}: {name}");
-        }
-    }
-}
-
-#[test]
-fn nbdkit_makes_every_kind() {
-    requires!("nbdkit", "nbdcopy", "qemu-img");
-    let install = nbd::Installation::new();
-    for version in nbd::PLUGINS {
-        let plugin = nbd::plugin(version);
-        if !plugin.is_file() {
-            scratch::skip(&format!("{version}: {} is missing", plugin.display()));
-            continue;
-        }
-        for (kind, works) in [
-            ("monolithic-sparse", true),
-            ("monolithic-flat", true),
-            ("split-sparse", true),
-            ("split-flat", true),
-            ("vmfs-flat", true),
-            ("vmfs-thin", true),
-            ("vmfs-sparse", false),
-        ] {
-            let folder = scratch::folder();
-            let disk = folder.path().join("new.vmdk");
-            let (raw, out) = (folder.path().join("in.raw"), folder.path().join("out.raw"));
-            std::fs::write(&raw, stamps(0, 4096, 9)).expect("the data");
-            let script =
-                format!("nbdcopy --flush {} \"$uri\" && nbdcopy \"$uri\" {}", raw.display(), out.display());
-            let mut nbdkit = install.nbdkit(&plugin, &[] as &[&str]);
-            nbdkit
-                .arg(format!("file={}", disk.display()))
-                .args(["create=true", "create-size=2M", &format!("create-type={kind}")])
-                .args(["--run", &script]);
-            let outcome = tools::run(&mut nbdkit);
-            if works {
-                outcome.ok();
-                assert!(std::fs::read(&out).expect("the copy") == stamps(0, 4096, 9), "{version}, {kind}");
-                tools::qemu_check(&disk);
-            } else {
-                assert!(!outcome.status.success(), "{version}, {kind}: {}", outcome.text());
-                assert!(!disk.exists(), "{version}, {kind}");
-            }
         }
     }
 }
