@@ -409,10 +409,13 @@ fn free_name(files: &dyn FileSystem, folder: &Path, name: &str) -> String {
     free.unwrap_or_else(|| base.to_owned()) + end
 }
 
-/// Gives a file a new name that nobody has; an existing one is an error.
+/// Gives a file a new name that nobody has; an existing one is an error, and the old name stays then.
 fn move_new(files: &dyn FileSystem, from: &Path, to: &Path) -> Result<()> {
     match files.link(from, to) {
-        Ok(()) => files.remove(from),
+        Ok(()) => {
+            let _ = files.remove(from); // if not now, with its folder
+            Ok(())
+        }
         // A file system whose files have one name only.
         Err(e) if e.kind() == ErrorKind::NotSupported && fs::symlink_metadata(to).is_err() => {
             files.rename(from, to)
