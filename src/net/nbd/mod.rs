@@ -2,7 +2,8 @@
 //! (`doc/proto.md` of the reference implementation).
 
 pub mod handshake;
-pub mod options;
+mod options;
+mod talk;
 
 use std::ops::Range;
 
