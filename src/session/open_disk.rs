@@ -16,7 +16,6 @@ use crate::disk::open::OpenOptions;
 use crate::engine::inflight::Gate;
 use crate::engine::pool::Completion;
 use crate::engine::pool::Job;
-use crate::engine::pool::Transfer;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -30,6 +29,7 @@ use crate::session::metadata;
 use crate::storage::Access;
 use crate::storage::lock::DiskLock;
 use crate::storage::os;
+use crate::transfer::Transfer;
 use crate::transport;
 use crate::transport::local;
 use crate::transport::local::LocalFolder;
@@ -130,7 +130,8 @@ impl OpenDisk {
         let unbuffered = flags.contains(OpenFlags::UNBUFFERED);
         let lock = if write { Some(take_lock(path, log)?) } else { None };
         let access = Access { write, direct: unbuffered, device: false };
-        let (place, folder) = local::open_place(path, access, config.extents_outside_folder())?;
+        let (place, folder) =
+            local::open_place(library.files(), path, access, config.extents_outside_folder())?;
         let options = OpenOptions {
             write,
             direct: unbuffered,
@@ -249,6 +250,10 @@ impl OpenDisk {
         let _inside = self.enter()?;
         let offset = start.bytes()?;
         self.disk.check_range(offset, buf.len())?;
+        if self.disk.starts_transfers() {
+            self.start(self.job(Transfer::Read(buf), offset, done));
+            return Ok(());
+        }
         let engine = self.library.engine();
         if buf.len() >= WORTH_SHARING {
             if let Some(job) = engine.try_hand_off(self.job(Transfer::Read(buf), offset, done)) {
@@ -274,11 +279,19 @@ impl OpenDisk {
             return Err(Error::new(ErrorKind::ReadOnly, format!("{} is open read-only", self.label)));
         }
         let job = self.job(Transfer::Write(buf), offset, done);
-        match self.unbuffered {
-            true => self.library.engine().submit(job),
-            false => job.run(), // into the page cache: a hand-off would cost more than it saves
+        match (self.disk.starts_transfers(), self.unbuffered) {
+            (true, _) => self.start(job),
+            (false, true) => self.library.engine().submit(job),
+            (false, false) => job.run(), // into the page cache: a hand-off would cost more than it saves
         }
         Ok(())
+    }
+
+    /// Lets the storage below do it; what that does not take waits on a worker.
+    fn start(&self, job: Job) {
+        if let Some(job) = job.start() {
+            self.library.engine().submit(job);
+        }
     }
 
     /// A request that counts as in flight.
