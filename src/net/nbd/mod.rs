@@ -4,6 +4,7 @@
 pub mod handshake;
 mod options;
 mod talk;
+pub mod uri;
 
 use std::ops::Range;
 
