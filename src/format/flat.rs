@@ -10,6 +10,8 @@ use crate::format::Image;
 use crate::format::Mapping;
 use crate::format::Pending;
 use crate::format::Presence;
+use crate::storage::Copied;
+use crate::storage::LocalFile;
 use crate::storage::ReadOp;
 use crate::storage::Storage;
 use crate::transfer::Finish;
@@ -210,6 +212,14 @@ impl Storage for ReadOnly {
 
     fn set_len(&self, _len: u64) -> Result<()> {
         self.refuse()
+    }
+
+    fn copy_from(&self, _offset: u64, _source: &dyn Storage, _from: Range<u64>) -> Result<Copied> {
+        self.refuse()
+    }
+
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        self.0.local_file()
     }
 
     fn label(&self) -> String {

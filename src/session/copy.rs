@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::disk::copy;
+use crate::disk::copy::Zeros;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create;
 use crate::format::create::CreateSpec;
@@ -39,6 +40,7 @@ use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
 use crate::session::open_disk::pack_options;
 use crate::session::open_disk::take_lock;
+use crate::storage::file_system::FileSystem;
 use crate::storage::names;
 use crate::storage::names::NewNames;
 use crate::storage::os;
@@ -205,14 +207,18 @@ fn make_copy(
     let disk = source.disk();
     let kind = spec.map_or(DiskType::MonolithicSparse, |spec| spec.disk_type);
     let create = create_spec(disk, Some(kind), spec);
-    let staged = Staged::new(target, kind)?;
+    let staged = Staged::new(library.files(), target, kind)?;
     create_local(&staged.disk(), &create, library, &mut |_| ())?;
     let copy = OpenDisk::open_local(library, &staged.disk(), OpenFlags::empty())?;
+    let zeros = match kind {
+        DiskType::MonolithicFlat | DiskType::SplitFlat | DiskType::VmfsFlat => Zeros::MayStay,
+        _ => Zeros::LeaveOut,
+    };
     // On a single processor two threads would only take turns.
     let ahead =
         (pack_options(&library.config()).workers > 0).then_some(os::with_signals_blocked as SignalShield);
     let filled = adopt(disk, copy.disk(), create.adapter)
-        .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), ahead, progress))
+        .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), zeros, ahead, progress))
         .and_then(|()| copy.flush());
     let closed = copy.close();
     filled.and(closed)?;
@@ -312,6 +318,7 @@ fn extents_beside(path: &Path) -> Vec<PathBuf> {
 
 /// A disk in a hidden folder of its own, which is removed with everything in it when this is dropped.
 struct Staged {
+    files: Arc<dyn FileSystem>,
     folder: PathBuf,
     /// Its name there: extents are called after it.
     name: String,
@@ -319,23 +326,23 @@ struct Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.folder); // an error that led here is the one to tell
+        let _ = names::remove_tree(&*self.files, &self.folder); // an error that led here is the one to tell
     }
 }
 
 impl Staged {
     /// An empty folder beside the target.
-    fn new(target: &Target<'_>, kind: DiskType) -> Result<Staged> {
+    fn new(files: &Arc<dyn FileSystem>, target: &Target<'_>, kind: DiskType) -> Result<Staged> {
         let (folder, name) = split(target.path)?;
         let mut random = [0; 4];
         os::random_bytes(&mut random).context(|| "random name")?;
         let hidden = folder.join(format!(".vmdk-copy-{:08x}", u32::from_le_bytes(random)));
-        fs::create_dir(&hidden).context(|| format!("making {}", hidden.display()))?;
-        let mut staged = Staged { folder: hidden, name: name.to_owned() };
+        files.make_folder(&hidden)?;
+        let mut staged = Staged { files: files.clone(), folder: hidden, name: name.to_owned() };
         let one_file = matches!(kind, DiskType::MonolithicSparse | DiskType::StreamOptimized);
         if target.replaces && !one_file {
             // What is there stays whole until the copy has its name: the extents of the copy need names of their own.
-            staged.name = free_name(folder, name);
+            staged.name = free_name(&**files, folder, name);
         }
         Ok(staged)
     }
@@ -348,31 +355,31 @@ impl Staged {
     fn install(self, target: &Target<'_>, sources: &HashSet<PathBuf>, library: &Arc<Library>) -> Result<()> {
         let (folder, _) = split(target.path)?;
         let old = if target.replaces { extents_beside(target.path) } else { Vec::new() };
-        let mut moved = NewNames::default();
+        let mut moved = NewNames::on(&self.files);
         let mut new = Vec::new();
-        for entry in fs::read_dir(&self.folder).context(|| self.folder.display().to_string())? {
-            let entry = entry.context(|| self.folder.display().to_string())?;
-            if entry.file_name() != *self.name && entry.path().is_file() {
-                let place = folder.join(entry.file_name());
-                move_new(&entry.path(), &place)?;
+        for path in self.files.list(&self.folder)? {
+            let Some(name) = path.file_name() else { continue };
+            if *name != *self.name && path.is_file() {
+                let place = folder.join(name);
+                move_new(&*self.files, &path, &place)?;
                 moved.add(place.clone());
                 new.push(place);
             }
         }
-        names::flush_folder(folder)?;
+        self.files.flush_folder(folder)?;
         match target.replaces {
             true => {
                 keep_rights(target.path, &self.disk());
                 let what = || format!("replacing {}", target.path.display());
-                fs::rename(self.disk(), target.path).context(what)?;
+                self.files.rename(&self.disk(), target.path).context(what)?;
             }
-            false => move_new(&self.disk(), target.path)?,
+            false => move_new(&*self.files, &self.disk(), target.path)?,
         }
         moved.keep();
-        names::flush_folder(folder)?;
+        self.files.flush_folder(folder)?;
         // The copy is there: an old file that stays behind is no reason to call it failed.
         for file in old.iter().filter(|file| !new.contains(file) && !sources.contains(*file)) {
-            if let Err(e) = fs::remove_file(file) {
+            if let Err(e) = self.files.remove(file) {
                 let line = format!("{} of the overwritten disk was not removed: {e}", file.display());
                 library.log().warning(|| line);
             }
@@ -393,14 +400,14 @@ fn split(path: &Path) -> Result<(&Path, &str)> {
 }
 
 /// `name`, or `name` with a number, such that no file in `folder` begins with it and a dash.
-fn free_name(folder: &Path, name: &str) -> String {
+fn free_name(files: &dyn FileSystem, folder: &Path, name: &str) -> String {
     let (base, end) = match name.len().checked_sub(5).and_then(|at| name.split_at_checked(at)) {
         Some((base, end)) if end.eq_ignore_ascii_case(".vmdk") => (base, end),
         _ => (name, ""),
     };
-    let taken: Vec<String> = fs::read_dir(folder)
-        .map(|entries| entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
-        .unwrap_or_default();
+    let taken = files.list(folder).unwrap_or_default();
+    let name_of = |path: &PathBuf| path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let taken: Vec<String> = taken.iter().filter_map(name_of).collect();
     let is_free = |base: &String| !taken.iter().any(|name| name.starts_with(&format!("{base}-")));
     let numbered = (1u64..).map(|n| format!("{base}-{n}"));
     let free = std::iter::once(base.to_owned()).chain(numbered).find(is_free);
@@ -408,12 +415,12 @@ fn free_name(folder: &Path, name: &str) -> String {
 }
 
 /// Gives a file a new name that nobody has; an existing one is an error.
-fn move_new(from: &Path, to: &Path) -> Result<()> {
-    match names::link(from, to) {
-        Ok(()) => names::remove(from),
+fn move_new(files: &dyn FileSystem, from: &Path, to: &Path) -> Result<()> {
+    match files.link(from, to) {
+        Ok(()) => files.remove(from),
         // A file system whose files have one name only.
         Err(e) if e.kind() == ErrorKind::NotSupported && fs::symlink_metadata(to).is_err() => {
-            fs::rename(from, to).context(|| format!("naming {}", to.display()))
+            files.rename(from, to)
         }
         Err(e) => Err(e),
     }

@@ -14,6 +14,8 @@ use crate::logging::Log;
 use crate::session::close::close_all;
 use crate::session::connect::ConnectParams;
 use crate::session::connect::Connection;
+use crate::storage::file_system::FileSystem;
+use crate::storage::file_system::Host;
 use crate::storage::os;
 use crate::transport;
 
@@ -21,6 +23,7 @@ use crate::transport;
 #[derive(Debug)]
 pub struct Library {
     log: Log,
+    files: Arc<dyn FileSystem>,
     /// Replaced whole when the library is initialised again.
     config: RwLock<Arc<Config>>,
     engine: Engine,
@@ -31,9 +34,15 @@ pub struct Library {
 impl Library {
     /// A library that says what it does to `log`. Starts no thread.
     pub fn new(log: Log, config: Config) -> Arc<Self> {
+        Self::on_file_system(log, config, Arc::new(Host))
+    }
+
+    /// A library whose local disks are on `files`, which shows the files of this machine by their paths.
+    pub fn on_file_system(log: Log, config: Config, files: Arc<dyn FileSystem>) -> Arc<Self> {
         let engine = Engine::new(os::with_signals_blocked, config.worker_threads());
         Arc::new(Self {
             log,
+            files,
             config: RwLock::new(Arc::new(config)),
             engine,
             connections: Mutex::default(),
@@ -44,6 +53,11 @@ impl Library {
     /// Where it says what it does.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Where its local disks are.
+    pub(super) fn files(&self) -> &Arc<dyn FileSystem> {
+        &self.files
     }
 
     /// Its settings.

@@ -154,7 +154,8 @@ impl OpenDisk {
         let unbuffered = flags.contains(OpenFlags::UNBUFFERED);
         let lock = if write { Some(take_lock(path, log)?) } else { None };
         let access = Access { write, direct: unbuffered, device: false };
-        let (place, folder) = local::open_place(path, access, config.extents_outside_folder())?;
+        let (place, folder) =
+            local::open_place(library.files(), path, access, config.extents_outside_folder())?;
         let options = OpenOptions {
             write,
             direct: unbuffered,

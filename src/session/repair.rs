@@ -31,7 +31,8 @@ impl Connection {
             lock => Some(lock?),
         };
         let access = Access { write: repair, ..Access::READ };
-        let (place, folder) = local::open_place(path, access, library.config().extents_outside_folder())?;
+        let (place, folder) =
+            local::open_place(library.files(), path, access, library.config().extents_outside_folder())?;
         let verdict = check_link(&place, repair, log);
         folder.release();
         let verdict = verdict?;

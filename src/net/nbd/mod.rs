@@ -1,6 +1,9 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
 
+pub mod handshake;
+pub mod options;
+
 use std::ops::Range;
 
 /// What the server said about the export.

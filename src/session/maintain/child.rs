@@ -53,7 +53,7 @@ impl OpenDisk {
         let identity = NewIdentity { cid: new_cid(Some(parent_cid))?, ..NewIdentity::from_random(&random) };
         let spec = ChildSpec { disk_type, capacity, parent_cid, parent_hint: &hint };
         let layout = create::child(&spec, name, &identity)?;
-        make_files(&layout.files, &folder, &mut |_| {})?.keep();
+        make_files(self.library().files(), &layout.files, &folder, &mut |_| {})?.keep();
         Ok(())
     }
 

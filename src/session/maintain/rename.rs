@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create;
@@ -20,6 +21,7 @@ use crate::session::maintain::children;
 use crate::session::maintain::children::Follower;
 use crate::session::maintain::children::children_of;
 use crate::session::maintain::held::Held;
+use crate::storage::file_system::FileSystem;
 use crate::storage::names;
 use crate::storage::names::NewNames;
 use crate::transport::local;
@@ -27,19 +29,20 @@ use crate::transport::local;
 /// Renames the disk at `from`. `AlreadyExists` when one of the new names is taken.
 pub(super) fn rename(from: &Path, to: &Path, library: &Library) -> Result<()> {
     let target = Target::new(to)?;
+    let files = library.files();
     let held = Held::hold(from, library)?;
     held.check_complete()?;
     let plan = Plan::new(&held, &target)?;
     let cid = held.anatomy.descriptor.cid();
-    let mut followers = children_of(&held.path, cid, &[held.folder(), &target.folder])
+    let mut followers = children_of(&**files, &held.path, cid, &[held.folder(), &target.folder])?
         .iter()
         .map(|child| Follower::new(child, &target.path, library))
         .collect::<Result<Vec<Follower>>>()?;
-    let mut made = NewNames::default();
-    let switched = plan.make(&held, &target, &mut made).and_then(|()| {
+    let mut made = NewNames::on(files);
+    let switched = plan.make(files, &held, &target, &mut made).and_then(|()| {
         followers.iter_mut().try_for_each(Follower::follow)?;
-        names::remove(&held.path)?;
-        names::flush_folder(held.folder())
+        files.remove(&held.path)?;
+        files.flush_folder(held.folder())
     });
     if let Err(e) = switched {
         if held.path.exists() {
@@ -50,7 +53,7 @@ pub(super) fn rename(from: &Path, to: &Path, library: &Library) -> Result<()> {
         library.log().warning(|| format!("{} is renamed, perhaps not yet for good: {e}", from.display()));
     }
     made.keep();
-    children::remove_all(&plan.old_names(&held))?;
+    children::remove_all(&**files, &plan.old_names(&held))?;
     library.log().info(|| {
         let count = followers.len();
         format!("VixDiskLib: renamed {} to {}, {count} children follow", from.display(), to.display())
@@ -153,29 +156,35 @@ impl Plan {
     }
 
     /// Makes the new disk beside the old one. Its names are in `made`.
-    fn make(&self, held: &Held, target: &Target, made: &mut NewNames) -> Result<()> {
+    fn make(
+        &self,
+        files: &Arc<dyn FileSystem>,
+        held: &Held,
+        target: &Target,
+        made: &mut NewNames,
+    ) -> Result<()> {
         for (old, new) in &self.links {
             if !is_same_file(old, new) {
-                names::link(old, new)?;
+                files.link(old, new)?;
                 made.add(new.clone());
             }
         }
-        names::flush_folder(&target.folder)?;
+        files.flush_folder(&target.folder)?;
         if held.anatomy.embedded.is_some() {
-            names::link(&held.path, &target.path)?;
+            files.link(&held.path, &target.path)?;
             made.add(target.path.clone());
-            names::flush_folder(&target.folder)?;
+            files.flush_folder(&target.folder)?;
             return self.put_embedded(held);
         }
         let like = std::fs::metadata(&held.path).context(|| held.path.display().to_string())?;
-        let temporary = names::temporary(&target.folder);
-        let mut aside = NewNames::default();
+        let temporary = names::temporary(&target.folder)?;
+        let mut aside = NewNames::on(files);
         aside.add(temporary.clone());
-        local::write_aside(&temporary, &self.descriptor.to_bytes()?, &like)?;
-        names::link(&temporary, &target.path)?;
+        local::write_aside(&**files, &temporary, &self.descriptor.to_bytes()?, &like)?;
+        files.link(&temporary, &target.path)?;
         made.add(target.path.clone());
         drop(aside);
-        names::flush_folder(&target.folder)
+        files.flush_folder(&target.folder)
     }
 
     /// Readers go by the file they opened and not by the name inside it: where there is no room for another one, as in the
