@@ -9,8 +9,10 @@
 //! A way is a [`choice::Way`]. What it opens is a [`Remote`]: a disk, and a [`Line`] to the peer that holds it.
 #![forbid(unsafe_code)]
 
+mod allocation;
 pub mod choice;
 pub mod local;
+pub mod nbd_export;
 
 use std::fmt::Debug;
 use std::sync::Arc;
