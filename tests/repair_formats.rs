@@ -19,6 +19,8 @@ use vixDiskLib::logging::Level;
 use vixDiskLib::logging::Log;
 use vixDiskLib::logging::Sink;
 use vixDiskLib::storage::Access;
+use vixDiskLib::storage::file_system::FileSystem;
+use vixDiskLib::storage::file_system::Host;
 use vixDiskLib::transport::local;
 
 use common::images::Images;
@@ -265,7 +267,8 @@ fn golden_images_are_found_sound() {
     let mut checked = 0;
     for golden in images.golden() {
         let unpacked = images.unpack(&golden.path);
-        let (place, _folder) = local::open_place(&unpacked.path(), Access::READ, false).unwrap();
+        let host: Arc<dyn FileSystem> = Arc::new(Host);
+        let (place, _folder) = local::open_place(&host, &unpacked.path(), Access::READ, false).unwrap();
         let lines = Arc::new(Lines::default());
         let verdict = check_link(&place, false, &Log::new(lines.clone(), Level::Warning));
         let said = lines.0.lock().unwrap().join("\n");
