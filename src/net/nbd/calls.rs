@@ -205,6 +205,8 @@ pub struct Books {
     pub finished: VecDeque<Finished>,
     /// Bytes of started calls that are not over.
     pub load: u64,
+    /// The connection is to be made even if there is no call.
+    pub warm_up: bool,
 }
 
 impl Books {
@@ -248,7 +250,8 @@ impl Books {
     pub fn next_queued(&mut self, window: &mut Window, at: Instant) -> Option<&mut Slot> {
         loop {
             let id = *self.queue.front()?;
-            let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut).filter(|call| call.queued) else {
+            let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut).filter(|call| call.queued)
+            else {
                 self.queue.pop_front();
                 continue;
             };
@@ -280,6 +283,16 @@ impl Books {
         call.pop(&piece);
         call.flying += 1;
         self.occupy(id, piece, window, at)
+    }
+
+    /// Somebody needs the connection.
+    pub fn is_wanted(&self) -> bool {
+        self.warm_up || self.calls.iter().flatten().any(|call| !call.is_over())
+    }
+
+    /// The thread that leads started calls has something to wait for.
+    pub fn is_awaited(&self) -> bool {
+        self.warm_up || self.started > 0
     }
 
     /// Something waits for anybody to send it.
@@ -377,7 +390,8 @@ impl Books {
             return None;
         }
         let slot = self.slots.iter().flatten().next()?;
-        (slot.call == id && slot.piece.verb == Verb::Read && slot.is_fresh()).then_some((slot.cookie, slot.piece))
+        (slot.call == id && slot.piece.verb == Verb::Read && slot.is_fresh())
+            .then_some((slot.cookie, slot.piece))
     }
 
     fn enqueue(&mut self, id: usize) {

@@ -44,7 +44,7 @@ use crate::threads::Threads;
 use crate::transfer::Transfer;
 
 /// How long a sender may wait before it looks whether it is its turn to receive.
-const TURN: Duration = Duration::from_millis(20);
+pub(super) const TURN: Duration = Duration::from_millis(20);
 /// A read that cannot lend its buffer copies in portions of this size.
 const COPIED: usize = 4 << 20;
 
@@ -77,8 +77,12 @@ pub struct Connection {
     pub(super) number: u64,
     pub(super) progress: Arc<Progress>,
     pub(super) state: Mutex<State>,
-    /// Something changed that a thread may wait for.
+    /// For whoever waits with a call, for an end, or for the end.
     pub(super) changed: Condvar,
+    /// For the thread that leads started calls.
+    pub(super) to_read: Condvar,
+    /// For the thread that sends what was not taken at once.
+    pub(super) to_flush: Condvar,
 }
 
 /// Whether requests can be sent.
@@ -103,6 +107,8 @@ pub struct State {
     /// `None`: somebody sends.
     pub(super) outbox: Option<Box<Outbox>>,
     pub(super) link: Link,
+    /// It was up and is not any more, and nobody took notice yet.
+    pub(super) lost: bool,
     /// To be shut down when the connection is lost or closed.
     pub(super) stream: Option<Arc<dyn Stream>>,
     /// The stream did not take a batch at once; the flushing thread goes on with it.
@@ -135,14 +141,16 @@ impl Connection {
             inbox: Some(Box::new(Inbox::new(Arc::clone(&progress)))),
             outbox: Some(Box::new(Outbox::new())),
             link: Link::Down(not_tried),
+            lost: false,
             stream: None,
             blocked: false,
             dialling: false,
             outage: None,
             helpers: super::helpers::Helpers::default(),
         };
-        let connection =
-            Connection { shared, number, progress, state: Mutex::new(state), changed: Condvar::new() };
+        let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());
+        let state = Mutex::new(state);
+        let connection = Connection { shared, number, progress, state, changed, to_read, to_flush };
         if let Some((stream, export)) = link {
             let mut st = connection.state.lock();
             let (inbox, outbox) = (st.inbox.take(), st.outbox.take());
@@ -181,11 +189,6 @@ impl Connection {
         matches!(st.link, Link::Up).then_some(st.books.load)
     }
 
-    /// It was given up or closed.
-    pub fn is_dead(&self) -> bool {
-        matches!(self.state.lock().link, Link::Failed(..) | Link::Closed)
-    }
-
     fn read(&self, plan: &Plan, mut buf: &mut [u8]) -> Result<Call> {
         let mut rest = plan.clone();
         loop {
@@ -206,7 +209,9 @@ impl Connection {
             let id = st.books.enter(Call::new(part.clone(), own, None));
             let call = lead.drive(st, id, Lent::Nothing)?;
             match &call.buffer {
-                Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => head.copy_from_slice(data),
+                Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => {
+                    head.copy_from_slice(data)
+                }
                 _ => return Err(Error::new(ErrorKind::Internal, "a read lost its buffer")),
             }
             if tail.is_empty() {
@@ -257,6 +262,7 @@ impl State {
     pub(super) fn lose(&mut self, error: &Error) {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down(Cause::of(error));
+            self.lost = true;
         }
         if let Some(stream) = self.stream.take() {
             stream.shutdown();
@@ -301,9 +307,13 @@ impl Lead<'_> {
         if let Some(inbox) = self.inbox.take() {
             st.inbox = Some(inbox);
         }
+        if st.books.is_awaited() || !st.books.finished.is_empty() {
+            connection.to_read.notify_one();
+        }
         drop(st);
         connection.changed.notify_all();
-        let mut call = call.ok_or_else(|| Error::new(ErrorKind::Internal, "a call vanished from the books"))?;
+        let mut call =
+            call.ok_or_else(|| Error::new(ErrorKind::Internal, "a call vanished from the books"))?;
         call.fault.take().map_or(Ok(call), Err)
     }
 
@@ -380,7 +390,11 @@ impl Lead<'_> {
             Lent::Read(buf) => Some((id, &mut **buf)),
             _ => None,
         };
-        connection.receive(st, inbox, lent)
+        connection.receive(st, inbox, lent)?;
+        if !st.books.finished.is_empty() {
+            connection.to_read.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -394,6 +408,7 @@ impl Drop for Lead<'_> {
             st.inbox = Some(inbox);
             drop(st);
             self.connection.changed.notify_all();
+            self.connection.to_read.notify_one();
         }
     }
 }
@@ -412,8 +427,9 @@ impl Connection {
         }
         st.outbox = Some(outbox);
         st.blocked = false;
-        if settled || !matches!(st.link, Link::Up) || st.helpers.waiting() {
-            self.changed.notify_all();
+        self.changed.notify_all();
+        if settled {
+            self.to_read.notify_one();
         }
     }
 }

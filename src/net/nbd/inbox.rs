@@ -137,7 +137,8 @@ impl Inbox {
     /// Says how much of `ahead` was filled.
     pub fn receive_ahead(&mut self, head: usize, ahead: &mut [u8]) -> Result<usize> {
         let room = head + TAIL_OF_SMALL;
-        let Some((first, behind)) = self.staging.get_mut(..room).and_then(|s| s.split_at_mut_checked(head)) else {
+        let Some((first, behind)) = self.staging.get_mut(..room).and_then(|s| s.split_at_mut_checked(head))
+        else {
             return Err(Error::new(ErrorKind::Internal, format!("a head of {head} bytes")));
         };
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(ahead), IoSliceMut::new(behind)];

@@ -94,7 +94,13 @@ impl Outbox {
     }
 
     /// Makes a batch of the next piece of a write whose data only this thread has.
-    pub fn gather_lent(&mut self, id: usize, books: &mut Books, window: &mut Window, at: Instant) -> Result<()> {
+    pub fn gather_lent(
+        &mut self,
+        id: usize,
+        books: &mut Books,
+        window: &mut Window,
+        at: Instant,
+    ) -> Result<()> {
         let Some(slot) = books.next_of(id, window, at) else { return Ok(()) };
         let (cookie, piece) = (slot.cookie, slot.piece);
         let start = books.call(id).map_or(piece.offset, |call| call.plan.start);

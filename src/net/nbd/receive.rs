@@ -232,7 +232,8 @@ impl State {
         if !slot.covered.add(part.clone()) {
             return Err(protocol(format!("bytes {part:?} of the {} came twice", about(&slot.piece))));
         }
-        let piece = Piece { offset: slot.piece.offset + part.start, len: part.end - part.start, ..slot.piece };
+        let piece =
+            Piece { offset: slot.piece.offset + part.start, len: part.end - part.start, ..slot.piece };
         let part = within(&piece, call.plan.start)?;
         let own = match std::mem::replace(&mut call.buffer, Buffer::Away) {
             Buffer::Own(transfer) => Some(transfer),
@@ -242,6 +243,22 @@ impl State {
             }
         };
         Ok(Place { cookie, call: slot.call, part, own })
+    }
+
+    /// A whole reply was received that nobody looked at.
+    pub(super) fn has_whole_reply(&mut self, inbox: &Inbox) -> bool {
+        let Ok(Parsed::Head(head, used)) = reply::parse(inbox.replies, inbox.staged()) else { return false };
+        let length = match head {
+            Head::Simple { cookie, errno: 0 } => {
+                self.books.slot(cookie).map_or(0, |slot| match slot.piece.verb {
+                    Verb::Read => slot.piece.len,
+                    _ => 0,
+                })
+            }
+            Head::Simple { .. } => 0,
+            Head::Chunk { length, .. } => length,
+        };
+        (inbox.staged().len() - used) as u64 >= length
     }
 
     fn put_back(&mut self, place: Place) {
@@ -288,9 +305,7 @@ fn is_whole_read(inbox: &Inbox, head: usize, cookie: u64, piece: &Piece) -> Resu
     let Some(staged) = inbox.staged().get(..head) else { return Ok(false) };
     let Parsed::Head(parsed, used) = reply::parse(inbox.replies, staged)? else { return Ok(false) };
     Ok(match parsed {
-        Head::Simple { cookie: of, errno } => {
-            inbox.replies == Replies::Simple && of == cookie && errno == 0
-        }
+        Head::Simple { cookie: of, errno } => inbox.replies == Replies::Simple && of == cookie && errno == 0,
         Head::Chunk { cookie: of, done, kind, length } => {
             of == cookie
                 && done
@@ -358,7 +373,10 @@ fn take_extents(inbox: &mut Inbox, kind: ChunkKind, length: u64, piece: &Piece) 
         let (len, flags) = reply::extent(inbox.staged(), wide).unwrap_or_default();
         inbox.consume(if wide { 16 } else { 8 });
         if len == 0 || total >= piece.len || extents.len() >= MOST_EXTENTS {
-            return Err(protocol(format!("{count} extents, one of {len} bytes at {total} of the {}", about(piece))));
+            return Err(protocol(format!(
+                "{count} extents, one of {len} bytes at {total} of the {}",
+                about(piece)
+            )));
         }
         total = total.saturating_add(len);
         match extents.last_mut() {
@@ -372,7 +390,8 @@ fn take_extents(inbox: &mut Inbox, kind: ChunkKind, length: u64, piece: &Piece) 
 /// The part of a piece that a chunk is for.
 fn part_of(piece: &Piece, offset: u64, len: u64) -> Result<Range<u64>> {
     let at = offset.checked_sub(piece.offset);
-    let part = at.and_then(|at| Some(at..at.checked_add(len)?)).filter(|part| part.end <= piece.len && len > 0);
+    let part =
+        at.and_then(|at| Some(at..at.checked_add(len)?)).filter(|part| part.end <= piece.len && len > 0);
     part.ok_or_else(|| protocol(format!("{len} bytes at {offset:#x} in the reply to the {}", about(piece))))
 }
 

@@ -93,7 +93,9 @@ pub fn parse(replies: Replies, bytes: &[u8]) -> Result<Parsed> {
         (MAGIC_CHUNK, Replies::Structured) => (20, false),
         (MAGIC_EXTENDED, Replies::Extended) => (32, false),
         _ => {
-            return Err(protocol(format!("a reply begins with {magic:#010x}, which is no reply here ({replies:?})")));
+            return Err(protocol(format!(
+                "a reply begins with {magic:#010x}, which is no reply here ({replies:?})"
+            )));
         }
     };
     match bytes.get(..length) {
