@@ -2,7 +2,9 @@
 //! (`doc/proto.md` of the reference implementation).
 
 pub mod handshake;
-pub mod options;
+mod options;
+mod talk;
+pub mod uri;
 
 use std::ops::Range;
 
