@@ -417,9 +417,10 @@ fn move_new(files: &dyn FileSystem, from: &Path, to: &Path) -> Result<()> {
             Ok(())
         }
         // A file system whose files have one name only.
-        Err(e) if e.kind() == ErrorKind::NotSupported && fs::symlink_metadata(to).is_err() => {
-            files.rename(from, to)
-        }
+        Err(e) if e.kind() == ErrorKind::NotSupported => match fs::symlink_metadata(to) {
+            Ok(_) => Err(e.with_kind(ErrorKind::AlreadyExists).context(format!("{} exists", to.display()))),
+            Err(_) => files.rename(from, to),
+        },
         Err(e) => Err(e),
     }
 }
