@@ -148,6 +148,12 @@ pub trait Image: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Refuses when an earlier failure left the image in a state in which nothing may be written until it is opened again.
+    /// Asked before every write, also of bytes that have a place already. Cheap.
+    fn check_writable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Reserves space for `offset..offset + len`, which [`Image::map`] has just called `Unallocated` or `Zero`. Waits while
     /// another reservation covers the first grain. `Ok(None)`: somebody allocated it meanwhile, map again.
     /// The reservation may cover fewer grains than asked for, never none.
