@@ -83,6 +83,9 @@ pub enum Arrange {
 
 /// An image whose data can be moved about inside its file.
 pub trait Rearrange {
+    /// What the data moves about in. Nobody else may read it meanwhile.
+    fn storage(&self) -> &dyn Storage;
+
     /// Rearranges a writable image that nobody else uses meanwhile; says by how many bytes its file became shorter.
     /// `zero_below` tells whether a range reads as zeros when this image has nothing there. `progress` gets what is done and
     /// all there is to do. A cut at any moment leaves the content as it was; after a failure the image must be opened again

@@ -29,6 +29,31 @@ pub fn drop_privileges() {
     assert_eq!(results, [0, 0, 0], "dropping privileges: {}", std::io::Error::last_os_error());
 }
 
+/// Runs the body as the unprivileged identity, in all threads of this process, and is root again afterwards. As it is for
+/// everybody else.
+pub fn unprivileged<T>(body: impl FnOnce() -> T) -> T {
+    const NOBODY: u32 = 65534;
+    let change = |id: u32| {
+        // SAFETY: changes the effective identity of this process, which no other test shares. The group goes first while
+        // this is root, and comes back last when it is root again.
+        let results = unsafe {
+            if id == 0 {
+                [libc::seteuid(0), libc::setegid(0)]
+            } else {
+                [libc::setegid(id), libc::seteuid(id)]
+            }
+        };
+        assert_eq!(results, [0, 0], "changing the identity: {}", std::io::Error::last_os_error());
+    };
+    if !is_root() {
+        return body();
+    }
+    change(NOBODY);
+    let result = body();
+    change(0);
+    result
+}
+
 /// Gives a file or folder to the unprivileged identity.
 pub fn give_away(path: &Path) {
     if is_root() {
@@ -92,6 +117,12 @@ fn tool(name: &str, arguments: &[&str]) -> Result<(), String> {
     super::scratch::program(name)?;
     let outcome = super::tools::run(std::process::Command::new(name).args(arguments));
     if outcome.status.success() { Ok(()) } else { Err(outcome.text()) }
+}
+
+/// Nothing can be written below a folder of [`mount_small`] any more, or it can again.
+pub fn make_read_only(folder: &Path, read_only: bool) {
+    let how = if read_only { "remount,ro" } else { "remount,rw" };
+    super::tools::check(std::process::Command::new("mount").args(["-o", how]).arg(folder));
 }
 
 /// Free bytes of the file system a folder is on.
