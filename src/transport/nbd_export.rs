@@ -24,6 +24,9 @@ pub trait Blocks: Debug + Send + Sync {
     /// Bytes of the export.
     fn size(&self) -> u64;
 
+    /// The server refuses writes.
+    fn is_read_only(&self) -> bool;
+
     /// Fills the buffer.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()>;
 

@@ -33,6 +33,9 @@ impl Blocks for Peer {
     fn size(&self) -> u64 {
         self.bytes.lock().len() as u64
     }
+    fn is_read_only(&self) -> bool {
+        false
+    }
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.note(format!("read {} at {offset}", buf.len()));
         let bytes = self.bytes.lock();
@@ -211,6 +214,9 @@ fn impossible_sizes_are_refused() {
     impl Blocks for Huge {
         fn size(&self) -> u64 {
             self.0
+        }
+        fn is_read_only(&self) -> bool {
+            true
         }
         fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
             self.1.read(buf, offset)
