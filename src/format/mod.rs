@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod check;
 pub mod cowd;
 pub mod create;
 pub mod ddb;

@@ -1,0 +1,186 @@
+//! Power cuts and kills at every moment of the operations that make, rename, grow, copy and delete whole disks.
+//!
+//! Whatever arrived of names and data: the old disk opens with its old content, or the new one with its new content, and
+//! every other disk is what it was.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/crash_storage.rs"]
+mod crash_storage;
+#[path = "common/power_cut.rs"]
+mod power_cut;
+#[path = "common/recorder.rs"]
+mod recorder;
+mod whole_disks;
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use vixDiskLib::error::ErrorKind;
+
+use crash_storage::Random;
+use power_cut::Tree;
+use power_cut::after_kill;
+use power_cut::after_power_cut;
+use power_cut::telling_positions;
+use recorder::Recorder;
+use whole_disks::Home;
+use whole_disks::Scenario;
+use whole_disks::State;
+use whole_disks::complaint;
+use whole_disks::listing;
+use whole_disks::no_complaints;
+use whole_disks::scratch;
+
+/// What is left after every cut, each state once.
+struct Replay<'a> {
+    scenario: &'a Scenario,
+    /// Names before the operation, and after it.
+    before: BTreeSet<String>,
+    after: BTreeSet<String>,
+    known: HashMap<u64, State>,
+    complaints: Vec<String>,
+}
+
+impl Replay<'_> {
+    /// Looks at what is left. `over`: the operation has returned, its effect must be there.
+    fn judge(&mut self, tree: &Tree, over: bool, what: &str) {
+        let fingerprint = tree.fingerprint();
+        if let Some(known) = self.known.get(&fingerprint) {
+            if over && *known != State::New {
+                self.complaints.push(format!("{}, {what}: returned, but {known:?}", self.scenario.name));
+            }
+            return;
+        }
+        let folder = scratch();
+        let root = folder.path().canonicalize().unwrap();
+        tree.store(&root);
+        let left = listing(&root);
+        let mut found = State::New; // what is wrong already is complained about once
+        let complaint = complaint(|| {
+            found = (self.scenario.judge)(&root);
+            assert!(!over || found == State::New, "returned, but {found:?}");
+            self.go_on(found, &root);
+        });
+        self.known.insert(fingerprint, found);
+        if let Some(text) = complaint {
+            self.complaints.push(format!("{}, {what}: left were {left:?}: {text}", self.scenario.name));
+        }
+    }
+
+    /// What was cut short can be done again, or was done.
+    fn go_on(&self, state: State, root: &Path) {
+        let home = Home::on(Arc::new(Recorder::new(root, HashMap::new(), true)));
+        if state == State::Old {
+            match (self.scenario.act)(&home, root) {
+                // Files without a description: no disk, but in the way until somebody takes them away.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && self.scenario.makes_disk => {
+                    self.clear_away(&home, root);
+                }
+                result => {
+                    result.unwrap_or_else(|e| panic!("a second time: {e}"));
+                    assert_eq!((self.scenario.judge)(root), State::New, "after the second time");
+                }
+            }
+        }
+        (self.scenario.after)(&home, root);
+    }
+
+    /// A new disk finds its own files in the way, and is made when they are gone.
+    fn clear_away(&self, home: &Home, root: &Path) {
+        for name in listing(root).difference(&self.before) {
+            if !name.starts_with(".vmdk-copy-") {
+                assert!(self.after.contains(name), "left over: {name}");
+                std::fs::remove_file(root.join(name)).unwrap();
+            }
+        }
+        (self.scenario.act)(home, root).unwrap_or_else(|e| panic!("nothing in the way: {e}"));
+        assert_eq!((self.scenario.judge)(root), State::New, "nothing in the way");
+    }
+}
+
+fn cut_everywhere(scenarios: &[Scenario]) {
+    let mut complaints = Vec::new();
+    for scenario in scenarios {
+        complaints.append(&mut cut(scenario));
+    }
+    no_complaints(&complaints);
+}
+
+/// Does the operation once, and looks at what every cut would have left of it.
+fn cut(scenario: &Scenario) -> Vec<String> {
+    let folder = scratch();
+    let root = folder.path().canonicalize().unwrap();
+    (scenario.prepare)(&Home::host(), &root);
+    let before = listing(&root);
+    let (initial, ids) = Tree::read(&root);
+    let recorder = Recorder::new(&root, ids, scenario.unnamed);
+    let home = Home::on(Arc::new(recorder.clone()));
+    (scenario.act)(&home, &root).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
+    let (ops, after) = (recorder.ops(), listing(&root));
+    let end = after_kill(&initial, &ops, ops.len()).fingerprint();
+    assert_eq!(end, Tree::read(&root).0.fingerprint(), "{}: what was recorded happened", scenario.name);
+
+    let (known, complaints) = (HashMap::new(), Vec::new());
+    let mut replay = Replay { scenario, before, after, known, complaints };
+    for now in 0..=ops.len() {
+        let tree = after_kill(&initial, &ops, now);
+        replay.judge(&tree, now == ops.len(), &format!("killed after {now} of {}", ops.len()));
+    }
+    let kills = replay.known.len();
+    let mut random = Random(seed_of(&scenario.name));
+    for now in telling_positions(&ops) {
+        let what = format!("cut after {now} of {}, {:?}", ops.len(), ops.get(now));
+        after_power_cut(&initial, &ops, now, &mut random, SAMPLES, &mut |tree| {
+            replay.judge(&tree, now == ops.len(), &what);
+        });
+    }
+    let states: HashSet<State> = replay.known.values().copied().collect();
+    assert!(states.contains(&State::Old) && states.contains(&State::New), "{}: {states:?}", scenario.name);
+    println!("{}: {} changes, {kills} states, {} with cuts", scenario.name, ops.len(), replay.known.len());
+    replay.complaints
+}
+
+/// Random parts of the data for each combination of names.
+const SAMPLES: usize = 2;
+
+fn seed_of(name: &str) -> u64 {
+    name.bytes().fold(7, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte))
+}
+
+#[test]
+fn a_disk_cut_short_in_creation_is_there_or_not() {
+    cut_everywhere(&whole_disks::creations());
+}
+
+#[test]
+fn a_child_cut_short_in_creation_is_there_or_not() {
+    cut_everywhere(&whole_disks::children());
+}
+
+#[test]
+fn a_disk_cut_short_in_renaming_has_its_old_or_its_new_name_or_both() {
+    cut_everywhere(&whole_disks::renamings());
+}
+
+#[test]
+fn a_disk_cut_short_in_deletion_is_there_or_gone() {
+    cut_everywhere(&whole_disks::deletions());
+}
+
+#[test]
+fn a_copy_cut_short_leaves_the_old_target_or_the_new_one() {
+    cut_everywhere(&whole_disks::copies());
+}
+
+#[test]
+fn a_disk_cut_short_in_growing_has_its_old_or_its_new_size() {
+    cut_everywhere(&whole_disks::growths());
+}
+
+#[test]
+fn a_chain_or_a_description_cut_short_in_changing_is_the_old_or_the_new_one() {
+    cut_everywhere(&whole_disks::changes());
+}
