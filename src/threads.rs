@@ -41,6 +41,11 @@ pub fn here_is_ours() -> bool {
     ME.get() != 0
 }
 
+/// The number of the calling thread, 0 if it was not born here.
+pub fn here() -> u64 {
+    ME.get()
+}
+
 /// Runs `body` on a thread of its own and waits for its result, no longer than `until`.
 ///
 /// `Ok(None)`: time is up. The thread is then left behind, unregistered; it must touch nothing that a shutdown takes away.

@@ -17,3 +17,5 @@ mod resolve;
 pub mod socket;
 #[forbid(unsafe_code)]
 pub mod stream;
+#[forbid(unsafe_code)]
+pub mod tls;
