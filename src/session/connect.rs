@@ -14,7 +14,8 @@ use crate::session::create::create_local;
 use crate::session::library::Library;
 use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
-use crate::session::settings::nbd_settings;
+use crate::session::settings::nbd_options;
+use crate::session::settings::tls_settings;
 use crate::transport::nbd_server::How;
 use crate::transport::nbd_server::NbdServer;
 
@@ -169,6 +170,11 @@ impl Connection {
         &self.params
     }
 
+    /// True when an empty path names a disk: a first class disk has a name already, an NBD server has a default export.
+    pub fn has_nameless_disk(&self) -> bool {
+        matches!(self.place, Place::Nbd(_)) || matches!(self.params.disk, DiskSpec::FirstClassDisk { .. })
+    }
+
     /// Opens a disk with its chain. Writing needs `!flags.READ_ONLY`. On a read-only connection a local disk that cannot be
     /// written to is opened read-only instead, and a remote one in any case.
     pub fn open(self: &Arc<Self>, path: &Path, flags: OpenFlags) -> Result<Arc<OpenDisk>> {
@@ -198,8 +204,9 @@ impl Connection {
             return OpenDisk::open_local(&self.library, path, flags);
         };
         let write = !flags.contains(OpenFlags::READ_ONLY);
-        let settings = nbd_settings(&self.library.config(), write);
-        let how = How { write, modes: self.modes.clone(), settings };
+        let config = self.library.config();
+        let (options, tls) = (nbd_options(&config, write), tls_settings(&config));
+        let how = How { modes: self.modes.clone(), options, tls };
         let remote = server.open(export, &how, self.library.log())?;
         Ok(OpenDisk::of_peer(&self.library, remote, flags))
     }

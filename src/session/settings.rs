@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::config::Key;
-use crate::transport::nbd_server::Settings;
-use crate::transport::nbd_server::TlsFiles;
+use crate::net::nbd::client::Options;
+use crate::net::tls::TlsSettings;
 
 /// A transfer buffer's unit.
 const AIO_UNIT: u64 = 64 << 10;
@@ -14,7 +14,7 @@ const AIO_UNIT: u64 = 64 << 10;
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What is said about NBD servers. The keys that are named after VMware's own protocol mean the same things here.
-pub(super) fn nbd_settings(config: &Config, write: bool) -> Settings {
+pub(super) fn nbd_options(config: &Config, write: bool) -> Options {
     let millis = |key| match config.number(key) {
         0 => FOR_EVER,
         millis => Duration::from_millis(millis),
@@ -25,23 +25,26 @@ pub(super) fn nbd_settings(config: &Config, write: bool) -> Settings {
         true => config.number(buffers[0]).saturating_mul(config.number(buffers[1])).saturating_mul(AIO_UNIT),
         false => 0,
     };
-    Settings {
+    Options {
         connect: millis(Key::NfcAcceptTimeout),
         request: millis(Key::NfcRequestTimeout).min(millis(of_kind)),
         reconnect: Duration::from_millis(config.number(Key::NbdReconnect)),
         connections: u32::try_from(config.number(Key::NbdConnections)).unwrap_or_default(),
         window,
-        tls: tls_files(config),
+        write,
     }
 }
 
-fn tls_files(config: &Config) -> TlsFiles {
+/// What is said about certificates and trust.
+pub(super) fn tls_settings(config: &Config) -> TlsSettings {
     let file = |key| config.text(key).map(PathBuf::from);
-    TlsFiles {
-        authorities: file(Key::TlsCaFile),
-        certificate: file(Key::TlsCertificateFile),
-        key: file(Key::TlsKeyFile),
+    TlsSettings {
+        ca_file: file(Key::TlsCaFile),
+        certificate_file: file(Key::TlsCertificateFile),
+        key_file: file(Key::TlsKeyFile),
+        thumbprint: None,
         verify: config.flag(Key::VerifyCertificates),
+        approved_only: config.flag(Key::SslFips),
     }
 }
 
@@ -49,10 +52,14 @@ fn tls_files(config: &Config) -> TlsFiles {
 mod tests {
     use super::*;
 
-    fn settings(text: &str, write: bool) -> Settings {
+    fn config(text: &str) -> Config {
         let (config, complaints) = Config::parse(text);
         assert_eq!(complaints, Vec::<String>::new());
-        nbd_settings(&config, write)
+        config
+    }
+
+    fn settings(text: &str, write: bool) -> Options {
+        nbd_options(&config(text), write)
     }
 
     #[test]
@@ -61,7 +68,7 @@ mod tests {
         assert_eq!((reading.connect.as_secs(), reading.request.as_secs()), (180, 60));
         assert_eq!(settings("", true).request.as_secs(), 180);
         assert_eq!((reading.connections, reading.window, reading.reconnect.as_secs()), (0, 0, 60));
-        assert_eq!(reading.tls, TlsFiles { verify: true, ..TlsFiles::default() });
+        assert_eq!(tls_settings(&Config::default()), TlsSettings::default());
     }
 
     #[test]
@@ -81,13 +88,11 @@ mod tests {
 
     #[test]
     fn files_and_trust_are_taken_over() {
-        let tls = settings(
+        let tls = tls_settings(&config(
             "vixDiskLib.tls.caFile=/ca\nvixDiskLib.tls.certificateFile=/c\nvixDiskLib.tls.keyFile=\"/k\"\n\
-             vixDiskLib.linuxSSL.verifyCertificates=0\n",
-            false,
-        )
-        .tls;
-        assert_eq!((tls.authorities, tls.certificate), (Some("/ca".into()), Some("/c".into())));
-        assert_eq!((tls.key, tls.verify), (Some("/k".into()), false));
+             vixDiskLib.linuxSSL.verifyCertificates=0\nvixDiskLib.ssl.enableSslFIPS=1\n",
+        ));
+        assert_eq!((tls.ca_file, tls.certificate_file), (Some("/ca".into()), Some("/c".into())));
+        assert_eq!((tls.key_file, tls.verify, tls.approved_only), (Some("/k".into()), false, true));
     }
 }

@@ -1,16 +1,17 @@
 //! NBD servers: where one is, as callers name it, and the two ways to an export of it.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::disk::Disk;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::net::nbd::client::Options;
 use crate::net::nbd::uri::NbdUri;
 use crate::net::nbd::uri::PORT;
 use crate::net::socket::Address;
+use crate::net::tls::Tls;
+use crate::net::tls::TlsSettings;
 use crate::storage::Identity;
 use crate::transport::Line;
 use crate::transport::Mode;
@@ -18,7 +19,7 @@ use crate::transport::Remote;
 use crate::transport::choice;
 use crate::transport::choice::Way;
 use crate::transport::nbd_dial;
-use crate::transport::nbd_export::Blocks;
+use crate::transport::nbd_dial::Target;
 use crate::transport::nbd_export::NbdExport;
 
 /// A server that speaks NBD.
@@ -32,42 +33,12 @@ pub struct NbdServer {
 /// How an export is opened.
 #[derive(Clone, Debug)]
 pub struct How {
-    /// It will be written to.
-    pub write: bool,
     /// The caller's list of transports.
     pub modes: Option<String>,
-    /// What the configuration says.
-    pub settings: Settings,
-}
-
-/// What the configuration says about NBD.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// For the connection and what is negotiated on it.
-    pub connect: Duration,
-    /// For the answer to a request.
-    pub request: Duration,
-    /// For getting a lost connection back.
-    pub reconnect: Duration,
-    /// Connections per disk, 0 for as many as help.
-    pub connections: u32,
-    /// Bytes in flight, 0 for as many as help.
-    pub window: u64,
+    /// Timeouts and bounds.
+    pub options: Options,
     /// Certificates and trust.
-    pub tls: TlsFiles,
-}
-
-/// Files with certificates and keys, and how much is checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Whom to trust; without it, whom the system trusts.
-    pub authorities: Option<PathBuf>,
-    /// The client's certificate.
-    pub certificate: Option<PathBuf>,
-    /// The client's key.
-    pub key: Option<PathBuf>,
-    /// The server's certificate is checked.
-    pub verify: bool,
+    pub tls: TlsSettings,
 }
 
 /// The port that programs put into the parameters which mean vCenter's.
@@ -138,16 +109,13 @@ impl NbdServer {
     }
 
     /// The URI may say more about TLS than the configuration: what it says counts.
-    fn tls_files(&self, configured: &TlsFiles) -> TlsFiles {
-        let mut files = configured.clone();
+    fn tls_settings(&self, configured: &TlsSettings) -> TlsSettings {
+        let mut settings = TlsSettings { thumbprint: self.thumbprint.clone(), ..configured.clone() };
         if let Some(folder) = &self.uri.tls_certificates {
-            let file = |name| Some(folder.join(name)).filter(|path| path.exists());
-            files.authorities = Some(folder.join("ca-cert.pem"));
-            files.certificate = file("client-cert.pem");
-            files.key = file("client-key.pem");
+            settings.use_folder(folder);
         }
-        files.verify = self.uri.tls_verify.unwrap_or(files.verify);
-        files
+        settings.verify = self.uri.tls_verify.unwrap_or(settings.verify);
+        settings
     }
 }
 
@@ -186,30 +154,25 @@ impl Way for NbdWay<'_> {
 
 impl NbdWay<'_> {
     fn open_as(&self, label: &str) -> Result<Remote> {
-        let tls = (self.mode == Mode::NbdSsl).then(|| nbd_dial::TlsWish {
-            files: self.server.tls_files(&self.how.settings.tls),
-            thumbprint: self.server.thumbprint.clone(),
-            host: self.server.host(),
-        });
-        let target = nbd_dial::Target {
+        let tls = match self.mode {
+            Mode::NbdSsl => {
+                let settings = self.server.tls_settings(&self.how.tls);
+                Some((Tls::new(&settings, self.log.clone())?, self.server.host()))
+            }
+            _ => None,
+        };
+        let target = Target {
             address: self.server.uri.address.clone(),
             export: self.export.to_owned(),
             tls,
-            write: self.how.write,
+            label: label.to_owned(),
         };
-        let line = Arc::new(nbd_dial::dial(target, &self.how.settings, self.log)?);
-        let disk = self.disk_of(line.blocks().clone(), label).inspect_err(|_| line.cut())?;
+        let line = Arc::new(nbd_dial::dial(target, &self.how.options, self.log)?);
+        let write = self.how.options.write;
+        let disk = NbdExport::new(line.blocks(), label.to_owned(), write, self.log.clone())
+            .and_then(|export| Disk::raw(Arc::new(export), write, identity(label)))
+            .inspect_err(|_| line.cut())?;
         Ok(Remote { disk, mode: self.mode, label: label.to_owned(), line })
-    }
-
-    fn disk_of(&self, blocks: Arc<dyn Blocks>, label: &str) -> Result<Disk> {
-        if self.how.write && blocks.is_read_only() {
-            let text =
-                "the server offers this export for reading only; open it with VIXDISKLIB_FLAG_OPEN_READ_ONLY";
-            return Err(Error::new(ErrorKind::ReadOnly, text));
-        }
-        let export = NbdExport::new(blocks, label.to_owned(), self.how.write, self.log.clone())?;
-        Disk::raw(Arc::new(export), self.how.write, identity(label))
     }
 }
 
@@ -267,19 +230,13 @@ mod tests {
     #[test]
     fn what_the_uri_says_about_tls_counts_more_than_the_configuration() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("client-key.pem"), b"x").unwrap();
-        let configured = TlsFiles {
-            authorities: Some("/ca".into()),
-            certificate: Some("/cert".into()),
-            key: Some("/key".into()),
-            verify: true,
-        };
+        let configured = TlsSettings { ca_file: Some("/ca".into()), ..TlsSettings::default() };
         let name = format!("nbds://h?tls-certificates={}&tls-verify-peer=false", folder.path().display());
-        let files = server(&name, 0).tls_files(&configured);
-        assert_eq!(files.authorities, Some(folder.path().join("ca-cert.pem")));
-        assert_eq!((files.certificate, files.key), (None, Some(folder.path().join("client-key.pem"))));
-        assert!(!files.verify);
-        assert_eq!(server("nbds://h", 0).tls_files(&configured), configured);
+        let settings = server(&name, 0).tls_settings(&configured);
+        assert_eq!(settings.ca_file, Some(folder.path().join("ca-cert.pem")));
+        assert_eq!((settings.thumbprint.as_deref(), settings.verify), (Some("AA:BB"), false));
+        let settings = server("nbds://h", 0).tls_settings(&configured);
+        assert_eq!((settings.ca_file, settings.verify), (configured.ca_file, true));
     }
 
     #[test]
