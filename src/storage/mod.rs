@@ -6,16 +6,21 @@
 #[forbid(unsafe_code)]
 pub mod file;
 #[forbid(unsafe_code)]
+pub mod file_system;
+#[forbid(unsafe_code)]
 pub mod lock;
 #[forbid(unsafe_code)]
 pub mod memory;
 #[forbid(unsafe_code)]
 pub mod names;
 pub mod os;
+#[forbid(unsafe_code)]
+mod transfer;
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -89,8 +94,43 @@ pub trait Storage: Debug + Send + Sync {
         Ok(())
     }
 
+    /// Writes what stands in `from` of another storage at `offset`. Storages on the same machine may come to share the
+    /// blocks, which the next write to one of them ends; nobody can see that.
+    fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {
+        transfer::through_memory(self, offset, source, from)
+    }
+
+    /// The file that is all of this storage, byte for byte, for the system to copy from.
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        None
+    }
+
+    /// From now to [`Storage::admit_readers`] nobody else begins to read it, because what is in it moves about. `Locked`:
+    /// somebody reads it already. The default is for storages that nobody else can open.
+    fn exclude_readers(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends [`Storage::exclude_readers`].
+    fn admit_readers(&self) {}
+
     /// A name for messages: the path.
     fn label(&self) -> String;
+}
+
+/// A file of this machine, which only this room can do anything with.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalFile<'a>(&'a File);
+
+/// How [`Storage::copy_from`] went about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Both storages share the blocks.
+    Shared,
+    /// The system copied at least a part from file to file.
+    BySystem,
+    /// All of it was read and written.
+    ThroughMemory,
 }
 
 /// What a storage is opened for.

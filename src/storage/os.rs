@@ -48,15 +48,43 @@ pub fn read_cached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<Optio
     }
 }
 
-/// Takes the open-file-description write lock on the whole file. `Ok(false)`: somebody else holds one.
-pub fn lock_exclusively(file: &File) -> io::Result<bool> {
-    let lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+/// What a lock of an open file description is about. No other program is known to lock there.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// Writing: every byte that a file can have.
+    Content,
+    /// Where the content stands in the file: readers remember that, and share this lock while they do.
+    Arrangement,
+}
+
+impl Subject {
+    fn lock(self, kind: libc::c_int) -> libc::flock {
+        let (l_start, l_len) = match self {
+            Subject::Content => (0, 1 << 62),
+            Subject::Arrangement => (1 << 62, 1),
+        };
+        libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start,
+            l_len,
+            l_pid: 0,
+        }
+    }
+}
+
+/// Takes the lock for this file alone. `Ok(false)`: somebody else has it or shares it.
+pub fn lock_exclusively(file: &File, subject: Subject) -> io::Result<bool> {
+    lock(file, subject, libc::F_WRLCK)
+}
+
+/// Takes the lock together with others. `Ok(false)`: somebody has it alone.
+pub fn lock_shared(file: &File, subject: Subject) -> io::Result<bool> {
+    lock(file, subject, libc::F_RDLCK)
+}
+
+fn lock(file: &File, subject: Subject, kind: libc::c_int) -> io::Result<bool> {
+    let lock = subject.lock(kind);
     // SAFETY: the descriptor is open and `lock` is a valid structure for this command.
     match check(i64::from(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })) {
         Ok(_) => Ok(true),
@@ -69,16 +97,10 @@ pub fn lock_exclusively(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Gives up the lock of [`lock_exclusively`].
-pub fn unlock(file: &File) {
-    let lock = libc::flock {
-        l_type: libc::F_UNLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    // SAFETY: as in `lock_exclusively`. Unlocking what is not locked does nothing.
+/// Gives up a lock.
+pub fn unlock(file: &File, subject: Subject) {
+    let lock = subject.lock(libc::F_UNLCK);
+    // SAFETY: as in `lock`. Unlocking what is not locked does nothing.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
 }
 
@@ -173,6 +195,49 @@ pub fn preallocate(file: &File, range: Range<u64>) -> io::Result<bool> {
             _ => Err(e),
         },
     }
+}
+
+/// Makes `to` of one file share the blocks of `from` of another: all of it or an error. A range that does not end with its
+/// file must be made of whole blocks.
+pub fn share_blocks(source: &File, from: Range<u64>, target: &File, to: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct CloneRange {
+        fd: i64,
+        from: u64,
+        len: u64,
+        to: u64,
+    }
+    const FICLONERANGE: libc::c_ulong = 0x4020_940d;
+    let len = from.end.saturating_sub(from.start);
+    if len == 0 {
+        return Ok(()); // the system takes 0 for everything up to the end
+    }
+    let range = CloneRange { fd: i64::from(source.as_raw_fd()), from: from.start, len, to };
+    // SAFETY: this request reads the structure through the pointer.
+    check(i64::from(unsafe { libc::ioctl(target.as_raw_fd(), FICLONERANGE as _, &raw const range) }))
+        .map(drop)
+}
+
+/// Lets the system copy a first part of `from` of one file to `to` of another; says how many bytes, 0 at the end of the file.
+pub fn copy_range(source: &File, from: Range<u64>, target: &File, to: u64) -> io::Result<u64> {
+    let too_big = || io::Error::from_raw_os_error(libc::EFBIG);
+    let mut from_at = libc::off64_t::try_from(from.start).map_err(|_| too_big())?;
+    let mut to_at = libc::off64_t::try_from(to).map_err(|_| too_big())?;
+    let len = usize::try_from(from.end.saturating_sub(from.start)).unwrap_or(usize::MAX);
+    // Through `syscall`, since older C libraries lack the function.
+    // SAFETY: both offsets are valid for reads and writes during the call.
+    let copied = unsafe {
+        libc::syscall(
+            libc::SYS_copy_file_range,
+            source.as_raw_fd(),
+            &raw mut from_at,
+            target.as_raw_fd(),
+            &raw mut to_at,
+            len,
+            0 as libc::c_uint,
+        )
+    };
+    check(copied)
 }
 
 /// Memory that starts at a multiple of its alignment.
