@@ -19,7 +19,7 @@
 //!               │                       ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────
-//!   base:  error  units  logging  config  threads  transfer
+//!   base:  error  units  logging  secret  config  threads  transfer
 //! ```
 //!
 //! Names point downwards only; `tests/layering.rs` checks it.

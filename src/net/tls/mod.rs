@@ -152,4 +152,6 @@ impl Tls {
 }
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;

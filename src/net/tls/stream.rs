@@ -392,12 +392,18 @@ impl Stream for TlsStream {
             return Err(Error::new(ErrorKind::Internal, "receiving needs room for at least one byte"));
         }
         let mut receiver = self.receiver.lock();
-        if let Some((kind, what)) = &receiver.fault {
-            return Err(Error::new(*kind, what.clone()));
+        if receiver.fault.is_none() {
+            match self.receive(&mut receiver, &mut target, patience) {
+                Err(e) => receiver.fault = Some((e.kind(), e.to_string())),
+                received => return received,
+            }
         }
-        self.receive(&mut receiver, &mut target, patience)
-            .inspect_err(|e| receiver.fault = Some((e.kind(), e.to_string())))
-            .context(|| self.label())
+        match &receiver.fault {
+            // What came before the fault is good; the fault is for the next call.
+            Some(_) if target.filled > 0 => Ok(Some(target.filled)),
+            Some((kind, what)) => Err(Error::new(*kind, what.clone()).context(self.label())),
+            None => Err(Error::new(ErrorKind::Internal, "a fault was forgotten")),
+        }
     }
 
     fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {
