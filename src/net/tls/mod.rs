@@ -17,6 +17,7 @@ mod inbox;
 mod odd;
 mod record;
 mod stream;
+mod target;
 mod thumbprint;
 mod verify;
 
