@@ -21,6 +21,8 @@ use vixDiskLib::logging::Level;
 use vixDiskLib::logging::Log;
 use vixDiskLib::logging::Sink;
 use vixDiskLib::storage::Access;
+use vixDiskLib::storage::file_system::FileSystem;
+use vixDiskLib::storage::file_system::Host;
 use vixDiskLib::transport::local;
 
 use common::images::Images;
@@ -514,7 +516,8 @@ fn golden_images_are_found_sound() {
     let more = more.map(str::to_owned).into_iter().filter(|path| images.has(path));
     for path in images.golden().into_iter().map(|golden| golden.path).chain(more) {
         let unpacked = images.unpack(&path);
-        let (place, _folder) = local::open_place(&unpacked.path(), Access::READ, false).unwrap();
+        let host: Arc<dyn FileSystem> = Arc::new(Host);
+        let (place, _folder) = local::open_place(&host, &unpacked.path(), Access::READ, false).unwrap();
         let lines = Arc::new(Lines::default());
         let verdict = check_link(&place, false, &Log::new(lines.clone(), Level::Warning));
         let said = lines.0.lock().unwrap().join("\n");

@@ -15,6 +15,7 @@ pub mod encoding;
 pub mod flat;
 pub mod geometry;
 mod lookup;
+pub mod raw;
 pub mod sesparse;
 pub mod sparse;
 pub mod stream;

@@ -11,8 +11,11 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::session::close::close_all;
 use crate::session::connect::ConnectParams;
 use crate::session::connect::Connection;
+use crate::storage::file_system::FileSystem;
+use crate::storage::file_system::Host;
 use crate::storage::os;
 use crate::transport;
 
@@ -20,6 +23,7 @@ use crate::transport;
 #[derive(Debug)]
 pub struct Library {
     log: Log,
+    files: Arc<dyn FileSystem>,
     /// Replaced whole when the library is initialised again.
     config: RwLock<Arc<Config>>,
     engine: Engine,
@@ -30,9 +34,15 @@ pub struct Library {
 impl Library {
     /// A library that says what it does to `log`. Starts no thread.
     pub fn new(log: Log, config: Config) -> Arc<Self> {
+        Self::on_file_system(log, config, Arc::new(Host))
+    }
+
+    /// A library whose local disks are on `files`, which shows the files of this machine by their paths.
+    pub fn on_file_system(log: Log, config: Config, files: Arc<dyn FileSystem>) -> Arc<Self> {
         let engine = Engine::new(os::with_signals_blocked, config.worker_threads());
         Arc::new(Self {
             log,
+            files,
             config: RwLock::new(Arc::new(config)),
             engine,
             connections: Mutex::default(),
@@ -43,6 +53,11 @@ impl Library {
     /// Where it says what it does.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// Where its local disks are.
+    pub(super) fn files(&self) -> &Arc<dyn FileSystem> {
+        &self.files
     }
 
     /// Its settings.
@@ -94,10 +109,10 @@ impl Library {
     pub fn shut_down(&self) {
         self.stopped.store(true, Ordering::Release);
         let connections = std::mem::take(&mut *self.connections.lock());
-        for connection in connections.iter().filter_map(Weak::upgrade) {
-            if let Err(e) = connection.close() {
-                self.log.warning(|| format!("closing what was left open: {e}"));
-            }
+        let disks: Vec<_> =
+            connections.iter().filter_map(Weak::upgrade).flat_map(|connection| connection.retire()).collect();
+        if let Err(e) = close_all(&disks) {
+            self.log.warning(|| format!("closing what was left open: {e}"));
         }
         self.engine.stop();
     }

@@ -31,7 +31,8 @@ impl Connection {
             lock => Some(lock?),
         };
         let access = Access { write: repair, ..Access::READ };
-        let (place, folder) = local::open_place(path, access, library.config().extents_outside_folder())?;
+        let (place, folder) =
+            local::open_place(library.files(), path, access, library.config().extents_outside_folder())?;
         let verdict = check_link(&place, repair, log);
         folder.release();
         let verdict = verdict?;
@@ -66,6 +67,7 @@ impl OpenDisk {
     }
 
     fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.files()?;
         let freed = self.alone(|disk| disk.rearrange(how, progress))?;
         self.library().log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label()));
         Ok(())

@@ -4,6 +4,7 @@
 //! bounce buffer, and a plain one for small unaligned writes (tables, headers), which the kernel keeps coherent with it.
 
 use std::fs::File;
+use std::fs::Metadata;
 use std::fs::OpenOptions;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
@@ -18,10 +19,14 @@ use parking_lot::Mutex;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Access;
+use crate::storage::Copied;
 use crate::storage::Identity;
+use crate::storage::LocalFile;
 use crate::storage::Storage;
+use crate::storage::file_system::NamedFile;
 use crate::storage::os;
 use crate::storage::os::AlignedBuf;
+use crate::storage::transfer;
 use crate::units::{align_down, align_up, byte_range};
 
 /// A local file or block device.
@@ -90,7 +95,29 @@ impl FileStorage {
         Ok(Self { file, path: path.to_owned(), device: false, direct: None, warm: AtomicU32::new(0) })
     }
 
-    /// Makes a file that has no name until [`FileStorage::give_name`]: if this process dies before, nothing of it is left.
+    /// Makes a new, empty file with the mode and, as far as that is allowed, the owner of another one.
+    pub fn create_like(path: &Path, like: &Metadata) -> Result<Self> {
+        let what = || format!("creating {}", path.display());
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_CLOEXEC);
+        let file = options.open(path).context(what)?;
+        let rights = || -> std::io::Result<()> {
+            file.set_permissions(like.permissions())?;
+            let made = file.metadata()?;
+            if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
+                // Only root can give files away; for others the new owner is who wrote it, as with any editor.
+                let _ = std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()));
+            }
+            Ok(())
+        };
+        if let Err(e) = rights() {
+            let _ = std::fs::remove_file(path); // the error at hand is the one to tell
+            return Err(Error::from_io(e, what()));
+        }
+        Ok(Self { file, path: path.to_owned(), device: false, direct: None, warm: AtomicU32::new(0) })
+    }
+
+    /// Makes a file that has no name until [`NamedFile::give_name`]: if this process dies before, nothing of it is left.
     /// `path` will be its name. `None` where the file system has no such thing.
     pub fn create_unnamed(path: &Path) -> Option<Self> {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -104,52 +131,6 @@ impl FileStorage {
             direct: None,
             warm: AtomicU32::new(0),
         })
-    }
-
-    /// Gives the file of [`FileStorage::create_unnamed`] its name; an existing one is an error.
-    pub fn give_name(&self) -> Result<()> {
-        os::name_file(&self.file, &self.path).context(|| format!("naming {}", self.label()))
-    }
-
-    /// Who this file is, to find loops.
-    pub fn identity(&self) -> Result<Identity> {
-        let meta = self.file.metadata().context(|| self.label())?;
-        Ok(Identity(meta.dev(), meta.ino()))
-    }
-
-    /// Takes the exclusive lock that ends with this storage.
-    pub fn lock_exclusively(&self) -> Result<()> {
-        match os::lock_exclusively(&self.file).context(|| format!("locking {}", self.label()))? {
-            true => Ok(()),
-            false => {
-                Err(Error::new(ErrorKind::Locked, format!("{} is open for writing elsewhere", self.label())))
-            }
-        }
-    }
-
-    /// Lets go of the lock before the storage ends.
-    pub fn unlock(&self) {
-        os::unlock(&self.file);
-    }
-
-    /// Reserves space for the bytes of `range`, which lies behind the end of the file: it reaches to the end of `range`
-    /// afterwards, and they read as zeros. Writes zeros where the file system cannot reserve.
-    pub fn preallocate(&self, range: Range<u64>, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        if range.is_empty()
-            || os::preallocate(&self.file, range.clone())
-                .context(|| format!("reserving bytes {range:?} of {}", self.label()))?
-        {
-            return Ok(());
-        }
-        let zeros = vec![0; WRITE_PIECE];
-        let mut at = range.start;
-        while at < range.end {
-            let part = zeros.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
-            self.write_at(zeros.get(..part).unwrap_or_default(), at)?;
-            at += part as u64;
-            progress(at - range.start);
-        }
-        Ok(())
     }
 
     /// The path it was opened by.
@@ -331,8 +312,68 @@ impl Storage for FileStorage {
         self.file.set_len(len).context(|| format!("setting the length of {} to {len}", self.label()))
     }
 
+    fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {
+        match source.local_file() {
+            Some(LocalFile(file)) if self.direct.is_none() => {
+                transfer::by_system(&(file, &self.file), self, offset, source, from)
+            }
+            _ => transfer::through_memory(self, offset, source, from),
+        }
+    }
+
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        Some(LocalFile(&self.file))
+    }
+
     fn label(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+impl NamedFile for FileStorage {
+    fn give_name(&self) -> Result<()> {
+        os::name_file(&self.file, &self.path).context(|| format!("naming {}", self.label()))
+    }
+
+    fn identity(&self) -> Result<Identity> {
+        let meta = self.file.metadata().context(|| self.label())?;
+        Ok(Identity(meta.dev(), meta.ino()))
+    }
+
+    fn lock_exclusively(&self) -> Result<()> {
+        match os::lock_exclusively(&self.file).context(|| format!("locking {}", self.label()))? {
+            true => Ok(()),
+            false => {
+                Err(Error::new(ErrorKind::Locked, format!("{} is open for writing elsewhere", self.label())))
+            }
+        }
+    }
+
+    fn unlock(&self) {
+        os::unlock(&self.file);
+    }
+
+    fn preallocate(&self, range: Range<u64>, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        if range.is_empty()
+            || os::preallocate(&self.file, range.clone())
+                .context(|| format!("reserving bytes {range:?} of {}", self.label()))?
+        {
+            return Ok(());
+        }
+        // A file system that cannot reserve.
+        let zeros = vec![0; WRITE_PIECE];
+        let mut at = range.start;
+        while at < range.end {
+            let part = zeros.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
+            self.write_at(zeros.get(..part).unwrap_or_default(), at)?;
+            at += part as u64;
+            progress(at - range.start);
+        }
+        Ok(())
+    }
+
+    fn flush_with_rights(&self) -> Result<()> {
+        self.file.sync_all().context(|| format!("making {} durable", self.label()))
     }
 }
 

@@ -5,10 +5,8 @@
 //! be a virtual disk itself.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::Metadata;
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,28 +20,38 @@ use crate::storage::Access;
 use crate::storage::Folder;
 use crate::storage::Place;
 use crate::storage::Storage;
-use crate::storage::file::FileStorage;
+use crate::storage::file_system::FileSystem;
+use crate::storage::file_system::NamedFile;
 use crate::storage::names;
+use crate::storage::names::NewNames;
 
 /// A folder of this machine as seen by the descriptors in it.
 #[derive(Debug)]
 pub struct LocalFolder {
+    files: Arc<dyn FileSystem>,
     /// Absolute, without symbolic links.
     path: PathBuf,
     /// Extents may lie anywhere.
     open_wide: bool,
     /// The files locked for writing, to be let go when the disk is closed.
-    locked: Mutex<Vec<Weak<FileStorage>>>,
+    locked: Mutex<Vec<Weak<dyn NamedFile>>>,
 }
 
 /// Opens the file at `path` as the start of a chain. With `access.write` it is locked against other writers.
-pub fn open_place(path: &Path, access: Access, open_wide: bool) -> Result<(Place, Arc<LocalFolder>)> {
-    let storage = Arc::new(FileStorage::open(path, access)?);
-    let real = path.canonicalize().context(|| format!("resolving {}", path.display()))?;
+pub fn open_place(
+    files: &Arc<dyn FileSystem>,
+    path: &Path,
+    access: Access,
+    open_wide: bool,
+) -> Result<(Place, Arc<LocalFolder>)> {
+    let storage = files.open(path, access)?;
+    let label = path.display().to_string();
+    let real = path.canonicalize().context(|| format!("resolving {label}"))?;
     let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
-        return Err(Error::new(ErrorKind::NameInvalid, format!("{} names no file", path.display())));
+        return Err(Error::new(ErrorKind::NameInvalid, format!("{label} names no file")));
     };
-    let folder = Arc::new(LocalFolder { path: folder.to_owned(), open_wide, locked: Mutex::default() });
+    let (files, path) = (files.clone(), folder.to_owned());
+    let folder = Arc::new(LocalFolder { files, path, open_wide, locked: Mutex::default() });
     if access.write {
         folder.lock(&storage)?;
     }
@@ -52,14 +60,14 @@ pub fn open_place(path: &Path, access: Access, open_wide: bool) -> Result<(Place
         storage,
         folder: folder.clone(),
         name: name.to_owned(),
-        label: path.display().to_string(),
+        label,
     };
     Ok((place, folder))
 }
 
 impl LocalFolder {
     /// Locks a file against other writers until [`LocalFolder::release`].
-    fn lock(&self, storage: &Arc<FileStorage>) -> Result<()> {
+    fn lock(&self, storage: &Arc<dyn NamedFile>) -> Result<()> {
         storage.lock_exclusively()?;
         self.locked.lock().push(Arc::downgrade(storage));
         Ok(())
@@ -135,7 +143,7 @@ impl Folder for LocalFolder {
         if name.is_empty() || name.contains('\0') {
             return Err(Error::new(ErrorKind::NameInvalid, format!("extent name {name:?}")));
         }
-        let storage = Arc::new(FileStorage::open(&self.permitted(name, access)?, access)?);
+        let storage = self.files.open(&self.permitted(name, access)?, access)?;
         if access.write {
             self.lock(&storage)?;
         }
@@ -147,7 +155,9 @@ impl Folder for LocalFolder {
             return Err(Error::new(ErrorKind::NameInvalid, format!("parent hint {hint:?}")));
         }
         match parent_candidates(&self.path, hint).get(nth) {
-            Some(path) => open_place(path, Access::READ, self.open_wide).map(|(place, _)| Some(place)),
+            Some(path) => {
+                open_place(&self.files, path, Access::READ, self.open_wide).map(|(place, _)| Some(place))
+            }
             None => Ok(None),
         }
     }
@@ -156,41 +166,36 @@ impl Folder for LocalFolder {
         let path = self.path.join(name);
         let what = || format!("rewriting {}", path.display());
         let before = std::fs::metadata(&path).context(what)?;
-        let temporary = names::temporary(&self.path);
-        let result = write_aside(&temporary, bytes, &before).and_then(|()| {
+        let temporary = names::temporary(&self.path).context(what)?;
+        let mut aside = NewNames::on(&self.files);
+        aside.add(temporary.clone());
+        let replaced = write_aside(&*self.files, &temporary, bytes, &before).and_then(|()| {
             // The lock moves to the file that takes the name, before it has the name.
             let access = Access { write: true, ..Access::READ };
-            let storage = Arc::new(FileStorage::open(&temporary, access)?);
+            let storage = self.files.open(&temporary, access)?;
             self.lock(&storage)?;
-            std::fs::rename(&temporary, &path).context(what)?;
-            names::flush_folder(&self.path)?;
+            self.files.rename(&temporary, &path)?;
+            self.files.flush_folder(&self.path)?;
             Ok(storage as Arc<dyn Storage>)
         });
-        if result.is_err() {
-            let _ = std::fs::remove_file(&temporary); // the error at hand is the one to tell
+        if replaced.is_ok() {
+            aside.keep();
         }
-        result.context(what)
+        replaced.context(what)
     }
 }
 
 /// Writes a new file with the mode and owner of the one it will replace, durably.
-pub fn write_aside(path: &Path, bytes: &[u8], like: &std::fs::Metadata) -> Result<()> {
-    let what = || format!("writing {}", path.display());
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(0o600).open(path).context(what)?;
-    file.write_all(bytes).context(what)?;
-    file.set_permissions(like.permissions()).context(what)?;
-    let made = file.metadata().context(what)?;
-    if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
-        // Only root can give files away; for others the new owner is who wrote it, as with any editor.
-        let _ = std::os::unix::fs::fchown(&file, Some(like.uid()), Some(like.gid()));
-    }
-    file.sync_all().context(what)
+pub fn write_aside(files: &dyn FileSystem, path: &Path, bytes: &[u8], like: &Metadata) -> Result<()> {
+    let file = files.create_like(path, like)?;
+    file.write_at(bytes, 0)?;
+    file.flush_with_rights()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::file_system::Host;
 
     #[test]
     fn extents_stay_below_the_folder_of_their_descriptor() {
@@ -201,7 +206,14 @@ mod tests {
         std::fs::write(dir.path().join("secret"), b"x").unwrap();
         std::os::unix::fs::symlink("../secret", inside.join("link")).unwrap();
         let path = inside.canonicalize().unwrap();
-        let folder = LocalFolder { path: path.clone(), open_wide: false, locked: Mutex::default() };
+        let files: Arc<dyn FileSystem> = Arc::new(Host);
+        let folder = |open_wide| LocalFolder {
+            files: files.clone(),
+            path: path.clone(),
+            open_wide,
+            locked: Mutex::default(),
+        };
+        let (folder, wide) = (folder(false), folder(true));
         assert!(folder.extent("sub/e", Access::READ).is_ok());
         assert!(folder.extent("sub/../sub/e", Access::READ).is_ok());
         let outside = dir.path().join("secret");
@@ -211,11 +223,7 @@ mod tests {
         }
         let device = Access { device: true, ..Access::READ };
         assert_eq!(folder.extent("/etc/passwd", device).unwrap_err().kind(), ErrorKind::AccessDenied);
-        assert!(
-            LocalFolder { path, open_wide: true, locked: Mutex::default() }
-                .extent("../secret", Access::READ)
-                .is_ok()
-        );
+        assert!(wide.extent("../secret", Access::READ).is_ok());
     }
 
     #[test]
@@ -226,6 +234,7 @@ mod tests {
         std::fs::write(&path, b"old").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
         let folder = LocalFolder {
+            files: Arc::new(Host),
             path: dir.path().canonicalize().unwrap(),
             open_wide: false,
             locked: Mutex::default(),

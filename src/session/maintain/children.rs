@@ -6,25 +6,44 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::disk::anatomy::Anatomy;
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::format::descriptor::Descriptor;
 use crate::session::library::Library;
 use crate::session::maintain::held::Held;
 use crate::storage::Access;
-use crate::storage::file::FileStorage;
-use crate::storage::names;
+use crate::storage::file_system::FileSystem;
 use crate::transport::local;
 
-/// The links in `folders` whose parent is `parent` with the content id `cid`. What cannot be read is none.
-pub(super) fn children_of(parent: &Path, cid: Option<u32>, folders: &[&Path]) -> Vec<PathBuf> {
+/// The links in `folders` whose parent is `parent` with the content id `cid`. What is no disk is none, and neither is what
+/// the caller may not look at; a failing device is an error, since a child that is overlooked loses its parent.
+pub(super) fn children_of(
+    files: &dyn FileSystem,
+    parent: &Path,
+    cid: Option<u32>,
+    folders: &[&Path],
+) -> Result<Vec<PathBuf>> {
     let folders: BTreeSet<&Path> = folders.iter().copied().collect();
-    let files = folders.into_iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten();
-    let mut found: Vec<PathBuf> = files
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| is_vmdk(path) && path != parent && is_child(path, parent, cid))
-        .collect();
+    let mut found = Vec::new();
+    for folder in folders {
+        for path in readable(files.list(folder))?.unwrap_or_default() {
+            if is_vmdk(&path) && path != parent && is_child(files, &path, parent, cid)? {
+                found.push(path);
+            }
+        }
+    }
     found.sort();
-    found
+    Ok(found)
+}
+
+/// `None` for what cannot be read or understood, however often one tries.
+fn readable<T>(result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(e) if matches!(e.kind(), ErrorKind::Io | ErrorKind::TooManyFiles | ErrorKind::OutOfMemory) => {
+            Err(e)
+        }
+        Err(_) => Ok(None),
+    }
 }
 
 fn is_vmdk(path: &Path) -> bool {
@@ -32,15 +51,18 @@ fn is_vmdk(path: &Path) -> bool {
     regular && path.extension().is_some_and(|end| end.eq_ignore_ascii_case("vmdk"))
 }
 
-fn is_child(path: &Path, parent: &Path, cid: Option<u32>) -> bool {
-    let Ok(anatomy) = FileStorage::open(path, Access::READ).and_then(|file| Anatomy::read(&file)) else {
-        return false;
+fn is_child(files: &dyn FileSystem, path: &Path, parent: &Path, cid: Option<u32>) -> Result<bool> {
+    let anatomy = files.open(path, Access::READ).and_then(|file| Anatomy::read(&*file));
+    let Some(anatomy) =
+        readable(anatomy).context(|| format!("looking for children in {}", path.display()))?
+    else {
+        return Ok(false);
     };
     let descriptor = &anatomy.descriptor;
-    let (Some(hint), Some(folder)) = (descriptor.parent_hint(), path.parent()) else { return false };
-    descriptor.parent_cid().is_some()
+    let (Some(hint), Some(folder)) = (descriptor.parent_hint(), path.parent()) else { return Ok(false) };
+    Ok(descriptor.parent_cid().is_some()
         && descriptor.parent_cid() == cid
-        && local::parent_of(folder, hint).as_deref() == Some(parent)
+        && local::parent_of(folder, hint).as_deref() == Some(parent))
 }
 
 /// A child that will have another hint.
@@ -88,14 +110,14 @@ pub(super) fn put(held: &Held, descriptor: &Descriptor) -> Result<()> {
 }
 
 /// Removes names, all of them even if one of them stays; the first fault is told.
-pub(super) fn remove_all(paths: &BTreeSet<PathBuf>) -> Result<()> {
+pub(super) fn remove_all(files: &dyn FileSystem, paths: &BTreeSet<PathBuf>) -> Result<()> {
     let mut removed = Ok(());
     for path in paths {
-        removed = removed.and(names::remove(path));
+        removed = removed.and(files.remove(path));
     }
     let folders: BTreeSet<&Path> = paths.iter().filter_map(|path| path.parent()).collect();
     for folder in folders {
-        removed = removed.and(names::flush_folder(folder));
+        removed = removed.and(files.flush_folder(folder));
     }
     removed
 }

@@ -34,7 +34,8 @@ use crate::session::maintain::held::ExtentFile;
 use crate::session::maintain::held::Held;
 use crate::storage::Access;
 use crate::storage::Storage;
-use crate::storage::file::FileStorage;
+use crate::storage::file_system::FileSystem;
+use crate::storage::file_system::NamedFile;
 use crate::units::Sectors;
 
 /// Makes the disk at `path` one of `capacity` sectors. `update_geometry`: its database gets the geometry of a new disk of
@@ -95,7 +96,8 @@ impl Growing<'_> {
             let text = format!("the disk has {} sectors and cannot shrink to {}", before.0, self.capacity.0);
             return Err(Error::new(ErrorKind::InvalidArgument, text));
         }
-        let children = children_of(&self.held.path, descriptor.cid(), &[self.held.folder()]);
+        let files = &**self.library.files();
+        let children = children_of(files, &self.held.path, descriptor.cid(), &[self.held.folder()])?;
         match children.first() {
             Some(child) if self.capacity > before => {
                 refused(&format!("{} is its child and would be of another size", child.display()))
@@ -183,8 +185,9 @@ impl Growing<'_> {
         }
         let files = self.further(&layout, &mut extents, left, piece, thin)?;
         let descriptor = self.described(&extents, true)?;
-        let tail = longer.map(|len| Tail::lengthen(layout.last, len, thin)).transpose()?;
-        let made = make_files(&files, self.held.folder(), progress)?;
+        let tail =
+            longer.map(|len| Tail::lengthen(&**self.library.files(), layout.last, len, thin)).transpose()?;
+        let made = make_files(self.library.files(), &files, self.held.folder(), progress)?;
         let put = children::put(self.held, &descriptor);
         // A description that has its name but perhaps not for good names these files too.
         if put.is_ok() || self.is_described(&extents) {
@@ -212,8 +215,10 @@ impl Growing<'_> {
     }
 
     fn is_described(&self, extents: &[ExtentLine]) -> bool {
-        FileStorage::open(&self.held.path, Access::READ)
-            .and_then(|file| Anatomy::read(&file))
+        self.library
+            .files()
+            .open(&self.held.path, Access::READ)
+            .and_then(|file| Anatomy::read(&*file))
             .is_ok_and(|now| now.descriptor.extents() == extents)
     }
 
@@ -288,14 +293,14 @@ impl Layout<'_> {
 
 /// A flat file that is longer than its extent, cut off again unless kept.
 struct Tail {
-    file: FileStorage,
+    file: Arc<dyn NamedFile>,
     before: u64,
     keep: bool,
 }
 
 impl Tail {
-    fn lengthen(extent: &ExtentFile, len: u64, thin: bool) -> Result<Tail> {
-        let file = FileStorage::open(&extent.path, Access { write: true, ..Access::READ })?;
+    fn lengthen(files: &dyn FileSystem, extent: &ExtentFile, len: u64, thin: bool) -> Result<Tail> {
+        let file = files.open(&extent.path, Access { write: true, ..Access::READ })?;
         let before = extent.storage.size()?;
         if before < extent.end {
             let text =

@@ -52,7 +52,8 @@ impl Held {
     /// Locks the link at `path`. `Locked` when it is open for writing somewhere.
     pub fn hold(path: &Path, library: &Library) -> Result<Held> {
         let lock = take_lock(path, library.log())?;
-        let (place, folder) = local::open_place(path, WRITE, library.config().extents_outside_folder())?;
+        let (place, folder) =
+            local::open_place(library.files(), path, WRITE, library.config().extents_outside_folder())?;
         let anatomy = Anatomy::read(&*place.storage)?;
         let mut held = Held {
             given: path.to_owned(),

@@ -11,7 +11,6 @@ use crate::error::Result;
 use crate::session::library::Library;
 use crate::session::maintain::children;
 use crate::session::maintain::held::Held;
-use crate::storage::names;
 
 /// Deletes the link at `path`. A symbolic link goes with the file it leads to.
 pub(super) fn unlink(path: &Path, library: &Library) -> Result<()> {
@@ -23,13 +22,13 @@ pub(super) fn unlink(path: &Path, library: &Library) -> Result<()> {
     }
     rest.extend(held.tracking().map(|(_, path)| path));
     rest.remove(&held.path); // a damaged description may name itself
-    names::remove(&held.path)?;
-    names::flush_folder(held.folder())?;
+    library.files().remove(&held.path)?;
+    library.files().flush_folder(held.folder())?;
     let is_link = std::fs::symlink_metadata(&held.given).is_ok_and(|meta| meta.is_symlink());
     if is_link {
         rest.insert(held.given.clone());
     }
-    children::remove_all(&rest)?;
+    children::remove_all(&**library.files(), &rest)?;
     library.log().info(|| format!("VixDiskLib: deleted {} and {} extent files", path.display(), rest.len()));
     Ok(())
 }
