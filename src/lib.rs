@@ -29,6 +29,7 @@
 pub mod config;
 pub mod error;
 pub mod logging;
+pub mod secret;
 pub mod threads;
 pub mod transfer;
 pub mod units;

@@ -169,6 +169,9 @@ pub unsafe extern "C" fn VixDiskLib_Rename(
 /// An existing target is refused with VIX_E_FILE_ALREADY_EXISTS, or with `overWrite` replaced once the copy is complete.
 /// After a failure there is no copy, and what existed is untouched. `progressFunc` is called on this thread, with 100 last.
 ///
+/// Either side may be an export of an NBD server. As a target it is always there, so `overWrite` is needed; it must be as large
+/// as the source or larger, `createParams` mean nothing to it, and a failure leaves it half written.
+///
 /// # Safety
 /// The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during
 /// the call.
@@ -188,8 +191,8 @@ pub unsafe extern "C" fn VixDiskLib_Clone(
         // SAFETY: forwarded from this function's contract.
         let (to, from, spec, mut progress) = unsafe {
             (
-                args::path(dstPath, "dstPath")?,
-                args::path(srcPath, "srcPath")?,
+                args::path_on(target, dstPath, "dstPath")?,
+                args::path_on(&source, srcPath, "srcPath")?,
                 args::copy_spec(createParams)?,
                 args::progress(progressFunc, progressCallbackData),
             )

@@ -133,6 +133,11 @@ impl Disk {
         self.changed_images().any(Image::has_unpublished)
     }
 
+    /// True when something was written, or began to be.
+    pub fn is_changed(&self) -> bool {
+        self.changed_images().next().is_some()
+    }
+
     /// Ends writing: everything stable, the extents marked clean. No call may follow that writes. The first error is
     /// returned; every extent is ended anyway.
     pub fn finish(&self) -> Result<()> {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod check;
 pub mod cowd;
 pub mod create;
 pub mod ddb;
@@ -147,6 +148,12 @@ pub trait Image: Debug + Send + Sync {
 
     /// Called once before the first change of a writable image: marks it as being written, durably.
     fn begin_writing(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses when an earlier failure left the image in a state in which nothing may be written until it is opened again.
+    /// Asked before every write, also of bytes that have a place already. Cheap.
+    fn check_writable(&self) -> Result<()> {
         Ok(())
     }
 

@@ -18,11 +18,11 @@ impl Connection {
     /// success says that nothing is wrong any more; [`ErrorKind::CantRepair`] that something is left that could be mended
     /// only by guessing. A disk that somebody writes to is [`ErrorKind::Locked`]: its tables are changing.
     pub fn check_repair(&self, path: &Path, repair: bool) -> Result<()> {
-        self.check_usable()?;
-        self.check_local(path, repair).context(|| format!("checking {}", path.display()))
+        self.check_local(path)?;
+        self.check_files(path, repair).context(|| format!("checking {}", path.display()))
     }
 
-    fn check_local(&self, path: &Path, repair: bool) -> Result<()> {
+    fn check_files(&self, path: &Path, repair: bool) -> Result<()> {
         let library = self.library();
         let log = library.log();
         let _lock = match take_lock(path, log) {
@@ -75,6 +75,7 @@ impl OpenDisk {
     }
 
     fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.files()?;
         let freed = self.alone(|disk| disk.rearrange(how, progress))?;
         self.library().log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label()));
         Ok(())

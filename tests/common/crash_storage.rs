@@ -248,8 +248,8 @@ enum Event {
 
 /// One thing that can be in one of several states.
 #[derive(Clone, Copy)]
-struct Choice {
-    states: usize,
+pub struct Choice {
+    pub states: usize,
 }
 
 impl Doubt {
@@ -354,7 +354,7 @@ pub fn after_power_cut(
 }
 
 /// Which states to try.
-fn picks(choices: &[Choice], random: &mut Random, samples: usize) -> Vec<Vec<usize>> {
+pub fn picks(choices: &[Choice], random: &mut Random, samples: usize) -> Vec<Vec<usize>> {
     let open: Vec<usize> = (0..choices.len()).filter(|&i| choices[i].states > 0).collect();
     let all: Vec<usize> = choices.iter().map(|c| c.states).collect();
     let none = vec![0; choices.len()];

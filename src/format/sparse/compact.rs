@@ -103,7 +103,7 @@ impl Rearrange for Sparse {
             }
             Err(e) => {
                 // The two tables may name different places with the same content: neither may be written to.
-                work.failed = Some(e.to_string());
+                writer.fail(&mut work, &e);
                 Err(e)
             }
         }

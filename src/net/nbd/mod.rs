@@ -1,8 +1,25 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
 
+mod calls;
+pub mod client;
+mod connection;
+mod coverage;
+mod dial;
+mod durability;
 pub mod handshake;
-pub mod options;
+mod helpers;
+mod inbox;
+mod mend;
+mod options;
+mod outbox;
+mod receive;
+mod reply;
+mod request;
+mod talk;
+mod unaligned;
+pub mod uri;
+mod window;
 
 use std::ops::Range;
 
