@@ -440,3 +440,9 @@ fn join(last: &mut Option<Allocation>, next: Allocation, sink: &mut dyn FnMut(Al
         }
     }
 }
+
+#[cfg(test)]
+#[allow(missing_docs, clippy::cast_possible_truncation)]
+mod peer;
+#[cfg(test)]
+mod tests;
