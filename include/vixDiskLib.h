@@ -1218,6 +1218,11 @@ VixError VixDiskLib_Connect(const struct VixDiskLibConnectParams *connectParams,
 /**
  * Makes a connection. NULL or zeroed `connectParams` mean local disks. All strings are copied before the function returns.
  *
+ * A `serverName` of the form `nbd://host[:port]`, `nbds://host[:port]`, `nbd+unix:///?socket=/path` or `nbds+unix:///?socket=/path`
+ * is an NBD server. The path given to VixDiskLib_Open is the name of an export there, "" its default. Transport `nbdssl`
+ * means TLS, and `nbd` none; a name that begins with `nbds` is never reached without. `thumbPrint` is honoured, and `port` where
+ * the name has none; `vmxSpec`, `snapshotRef` and credentials may say anything.
+ *
  * `snapshotRef` names a snapshot of the virtual machine, NULL or "" none. `transportModes` lists transports in the order in
  * which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL. A wrong server
  * or login may show only in VixDiskLib_Open.
@@ -1241,7 +1246,7 @@ VixError VixDiskLib_ConnectEx(const struct VixDiskLibConnectParams *connectParam
 VixError VixDiskLib_Disconnect(VixDiskLibConnection connection);
 
 /**
- * Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks.
+ * Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks and NBD servers.
  *
  * Requirements:
  * `connectParams` is NULL or a structure of this header; the strings are terminated.
@@ -1250,7 +1255,7 @@ VixError VixDiskLib_PrepareForAccess(const struct VixDiskLibConnectParams *conne
                                      const char *identity);
 
 /**
- * Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks.
+ * Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks and NBD servers.
  *
  * Requirements:
  * As for VixDiskLib_PrepareForAccess.
@@ -1259,7 +1264,7 @@ VixError VixDiskLib_EndAccess(const struct VixDiskLibConnectParams *connectParam
                               const char *identity);
 
 /**
- * Removes what crashed programs left behind. Nothing to do for local disks: both numbers become 0.
+ * Removes what crashed programs left behind. Nothing to do for local disks and NBD servers: both numbers become 0.
  *
  * Requirements:
  * `connectParams` is NULL or a structure of this header; the numbers are NULL or can be written.
@@ -1522,7 +1527,8 @@ VixError VixDiskLib_Grow(VixDiskLibConnection connection,
  *
  * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
  * disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
- * zeros that hide data of a parent stay.
+ * zeros that hide data of a parent stay. While somebody else has the disk open, by itself or as a parent, the result is
+ * VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.
@@ -1535,7 +1541,8 @@ VixError VixDiskLib_Shrink(VixDiskLibHandle diskHandle,
  * Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
  *
  * The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
- * disk of a type that has no grains is left as it is, and the result is VIX_OK.
+ * disk of a type that has no grains is left as it is, and the result is VIX_OK. While somebody else has the disk open, by
+ * itself or as a parent, the result is VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
  *
  * Requirements:
  * `progressFunc` is NULL or callable during the call.
@@ -1564,6 +1571,9 @@ VixError VixDiskLib_Rename(const char *srcFileName,
  *
  * An existing target is refused with VIX_E_FILE_ALREADY_EXISTS, or with `overWrite` replaced once the copy is complete.
  * After a failure there is no copy, and what existed is untouched. `progressFunc` is called on this thread, with 100 last.
+ *
+ * Either side may be an export of an NBD server. As a target it is always there, so `overWrite` is needed; it must be as large
+ * as the source or larger, `createParams` mean nothing to it, and a failure leaves it half written.
  *
  * Requirements:
  * The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during

@@ -25,6 +25,8 @@ wanted=(
     'command -v strace|strace'
     'command -v valgrind|valgrind'
     'command -v nbdkit|nbdkit'
+    'command -v nbd-server|nbd-server'
+    'command -v certtool|gnutls-bin'
     'command -v nbdinfo|libnbd-bin'
     '/usr/bin/python3 -c "import nbd; print(nbd)"|python3-libnbd'
     'command -v qemu-img|qemu-utils'

@@ -67,6 +67,16 @@ pub enum Key {
     InflatedGrainCache,
     /// Threads for asynchronous requests, 0 for a number that fits the machine.
     WorkerThreads,
+    /// Whom to trust with TLS: a file of certificates in PEM.
+    TlsCaFile,
+    /// The certificate to show with TLS.
+    TlsCertificateFile,
+    /// Its key.
+    TlsKeyFile,
+    /// Connections per disk of an NBD server, 0 for as many as help.
+    NbdConnections,
+    /// Milliseconds in which a lost connection to an NBD server must come back.
+    NbdReconnect,
     /// How hard new stream-optimised disks are compressed: 0 not at all, 1 fast, 12 smallest.
     CompressionLevel,
 }
@@ -123,6 +133,11 @@ const NAMES: &[(&str, Key, Takes)] = &[
     ("vixDiskLib.open.grainTableCacheKiB", Key::GrainTableCache, number(8192, 256, 1 << 20)),
     ("vixDiskLib.open.inflatedGrainCacheKiB", Key::InflatedGrainCache, number(4096, 256, 1 << 20)),
     ("vixDiskLib.open.workerThreads", Key::WorkerThreads, number(0, 0, 256)),
+    ("vixDiskLib.tls.caFile", Key::TlsCaFile, Takes::Text),
+    ("vixDiskLib.tls.certificateFile", Key::TlsCertificateFile, Takes::Text),
+    ("vixDiskLib.tls.keyFile", Key::TlsKeyFile, Takes::Text),
+    ("vixDiskLib.nbd.connections", Key::NbdConnections, number(0, 0, 64)),
+    ("vixDiskLib.nbd.reconnectTimeoutMs", Key::NbdReconnect, millis(60_000)),
     ("vixDiskLib.stream.compressionLevel", Key::CompressionLevel, number(1, 0, 12)),
 ];
 
@@ -183,6 +198,11 @@ impl Config {
 
     fn value(&self, key: Key) -> Option<&Value> {
         self.set.iter().find(|(other, _)| *other == key).map(|(_, value)| value)
+    }
+
+    /// True when the file says something about it that can be used.
+    pub fn is_set(&self, key: Key) -> bool {
+        self.value(key).is_some()
     }
 
     /// The value of a text setting, `None` when it is not set or empty.

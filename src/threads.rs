@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Condvar;
@@ -35,6 +36,9 @@ thread_local! {
 
 /// Enough for a worker that calls a host's completion function.
 const STACK: usize = 512 * 1024;
+
+/// How often a thread that should be ending is looked at: there is no waiting for one with a limit.
+const JOIN_STEP: Duration = Duration::from_millis(1);
 
 /// True on a thread that was born here.
 pub fn here_is_ours() -> bool {
@@ -127,6 +131,23 @@ impl Threads {
         }
         running.push((number, handle));
         Ok(())
+    }
+
+    /// Waits for threads to end, no longer than `until`; what runs on then is left behind and ends by itself. True when all
+    /// have ended.
+    pub fn join_until(&self, until: Instant) -> bool {
+        let running = std::mem::take(&mut *self.running.lock());
+        let mut all = true;
+        for (number, handle) in running {
+            while number != ME.get() && !handle.is_finished() && Instant::now() < until {
+                std::thread::sleep(JOIN_STEP);
+            }
+            match number == ME.get() || !handle.is_finished() {
+                true => all = false,
+                false => drop(handle.join()), // a panic was caught and reported inside the thread
+            }
+        }
+        all
     }
 
     /// Waits for every thread to end. A thread that asks for its own end is left to end by itself.

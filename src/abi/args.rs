@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::session::Adapter;
+use crate::session::Connection;
 use crate::session::CopySpec;
 use crate::session::CreateSpec;
 use crate::session::DiskType;
@@ -114,6 +115,18 @@ pub unsafe fn path<'a>(path: *const c_char, name: &str) -> Result<&'a Path> {
         None => Err(invalid(format!("{name} is NULL"))),
         Some([]) => Err(invalid(format!("{name} is empty"))),
         Some(bytes) => Ok(Path::new(OsStr::from_bytes(bytes))),
+    }
+}
+
+/// A path on a connection, which may have a disk that needs none.
+///
+/// # Safety
+/// As for [`bytes`].
+pub unsafe fn path_on<'a>(connection: &Connection, string: *const c_char, name: &str) -> Result<&'a Path> {
+    // SAFETY: forwarded from this function's contract.
+    match unsafe { path(string, name) } {
+        Err(_) if connection.has_nameless_disk() => Ok(Path::new("")),
+        found => found,
     }
 }
 

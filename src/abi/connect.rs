@@ -49,6 +49,11 @@ pub unsafe extern "C" fn VixDiskLib_Connect(
 
 /// Makes a connection. NULL or zeroed `connectParams` mean local disks. All strings are copied before the function returns.
 ///
+/// A `serverName` of the form `nbd://host[:port]`, `nbds://host[:port]`, `nbd+unix:///?socket=/path` or `nbds+unix:///?socket=/path`
+/// is an NBD server. The path given to VixDiskLib_Open is the name of an export there, "" its default. Transport `nbdssl`
+/// means TLS, and `nbd` none; a name that begins with `nbds` is never reached without. `thumbPrint` is honoured, and `port` where
+/// the name has none; `vmxSpec`, `snapshotRef` and credentials may say anything.
+///
 /// `snapshotRef` names a snapshot of the virtual machine, NULL or "" none. `transportModes` lists transports in the order in
 /// which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL. A wrong server
 /// or login may show only in VixDiskLib_Open.
@@ -130,7 +135,7 @@ pub unsafe extern "C" fn VixDiskLib_Disconnect(connection: VixDiskLibConnection)
     })
 }
 
-/// Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks.
+/// Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks and NBD servers.
 ///
 /// # Safety
 /// `connectParams` is NULL or a structure of this header; the strings are terminated.
@@ -145,7 +150,7 @@ pub unsafe extern "C" fn VixDiskLib_PrepareForAccess(
     })
 }
 
-/// Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks.
+/// Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks and NBD servers.
 ///
 /// # Safety
 /// As for VixDiskLib_PrepareForAccess.
@@ -164,7 +169,7 @@ pub unsafe extern "C" fn VixDiskLib_EndAccess(
 /// As for [`VixDiskLib_PrepareForAccess`].
 unsafe fn access(params: *const VixDiskLibConnectParams, identity: *const c_char) -> Result<()> {
     // SAFETY: forwarded from this function's contract.
-    if unsafe { outside_of_calls(params) }?.is_local() {
+    if !has_machines(&unsafe { outside_of_calls(params) }?)? {
         return Ok(());
     }
     // SAFETY: as above.
@@ -179,6 +184,11 @@ unsafe fn access(params: *const VixDiskLibConnectParams, identity: *const c_char
     ))
 }
 
+/// True for a server that has virtual machines: neither this machine nor an NBD server.
+fn has_machines(params: &ConnectParams) -> Result<bool> {
+    Ok(!params.is_local() && params.nbd_server()?.is_none())
+}
+
 /// Parameters of a call that works before InitEx and after Exit.
 ///
 /// # Safety
@@ -189,7 +199,7 @@ unsafe fn outside_of_calls(params: *const VixDiskLibConnectParams) -> Result<Con
     unsafe { params::read(params, declared) }
 }
 
-/// Removes what crashed programs left behind. Nothing to do for local disks: both numbers become 0.
+/// Removes what crashed programs left behind. Nothing to do for local disks and NBD servers: both numbers become 0.
 ///
 /// # Safety
 /// `connectParams` is NULL or a structure of this header; the numbers are NULL or can be written.
@@ -204,9 +214,9 @@ pub unsafe extern "C" fn VixDiskLib_Cleanup(
         let places = unsafe { [args::optional_out(numCleanedUp), args::optional_out(numRemaining)] };
         places.into_iter().flatten().for_each(|place| place.set(0));
         // SAFETY: as above.
-        match unsafe { outside_of_calls(connectParams) }?.is_local() {
-            true => Ok(()),
-            false => Err(Error::new(
+        match has_machines(&unsafe { outside_of_calls(connectParams) }?)? {
+            false => Ok(()),
+            true => Err(Error::new(
                 ErrorKind::NotSupported,
                 "this build has no connection to servers to clean up on",
             )),

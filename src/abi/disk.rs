@@ -34,7 +34,6 @@ use crate::error::Result;
 use crate::logging::Level;
 use crate::logging::Sink;
 use crate::session::Connection;
-use crate::session::DiskSpec;
 use crate::session::OpenDisk;
 use crate::session::OpenFlags;
 
@@ -77,12 +76,7 @@ pub unsafe extern "C" fn VixDiskLib_Open(
         // SAFETY: forwarded from this function's contract.
         let out = unsafe { args::out(diskHandle, "diskHandle") }?;
         // SAFETY: as above.
-        let path = match unsafe { args::path(path, "path") } {
-            Ok(path) => path,
-            // A first class disk has a name already.
-            Err(_) if matches!(on.params().disk, DiskSpec::FirstClassDisk { .. }) => Path::new(""),
-            Err(e) => return Err(e),
-        };
+        let path = unsafe { args::path_on(on, path, "path") }?;
         match open(on, Token::of(connection), path, flags) {
             Ok(token) => out.set(token.to_handle()),
             Err(e) => {

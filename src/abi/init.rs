@@ -34,7 +34,7 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 const BANNER: &str = concat!("VMware VixDiskLib (", env!("CARGO_PKG_VERSION"), ") Release build-80003");
 
 /// Transports of this build, as C has them; the same as [`crate::session::Library::transport_modes`].
-static TRANSPORTS: &std::ffi::CStr = c"file";
+static TRANSPORTS: &std::ffi::CStr = c"file:nbdssl:nbd";
 
 /// Initialises the library. May be called again: each call needs its own VixDiskLib_Exit, the newest functions and
 /// configuration count. Call it after `fork`, not before. No thread is started.

@@ -102,7 +102,8 @@ pub unsafe extern "C" fn VixDiskLib_Grow(
 ///
 /// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
 /// disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
-/// zeros that hide data of a parent stay.
+/// zeros that hide data of a parent stay. While somebody else has the disk open, by itself or as a parent, the result is
+/// VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -122,7 +123,8 @@ pub unsafe extern "C" fn VixDiskLib_Shrink(
 /// Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
 ///
 /// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
-/// disk of a type that has no grains is left as it is, and the result is VIX_OK.
+/// disk of a type that has no grains is left as it is, and the result is VIX_OK. While somebody else has the disk open, by
+/// itself or as a parent, the result is VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -167,6 +169,9 @@ pub unsafe extern "C" fn VixDiskLib_Rename(
 /// An existing target is refused with VIX_E_FILE_ALREADY_EXISTS, or with `overWrite` replaced once the copy is complete.
 /// After a failure there is no copy, and what existed is untouched. `progressFunc` is called on this thread, with 100 last.
 ///
+/// Either side may be an export of an NBD server. As a target it is always there, so `overWrite` is needed; it must be as large
+/// as the source or larger, `createParams` mean nothing to it, and a failure leaves it half written.
+///
 /// # Safety
 /// The paths are terminated, `createParams` is NULL or a structure of this header, `progressFunc` is NULL or callable during
 /// the call.
@@ -186,8 +191,8 @@ pub unsafe extern "C" fn VixDiskLib_Clone(
         // SAFETY: forwarded from this function's contract.
         let (to, from, spec, mut progress) = unsafe {
             (
-                args::path(dstPath, "dstPath")?,
-                args::path(srcPath, "srcPath")?,
+                args::path_on(target, dstPath, "dstPath")?,
+                args::path_on(&source, srcPath, "srcPath")?,
                 args::copy_spec(createParams)?,
                 args::progress(progressFunc, progressCallbackData),
             )

@@ -9,6 +9,7 @@
 //! The same walk tells what a copy would take. A source may be a chain: the copy holds what its readers see.
 
 mod direct;
+mod over;
 mod walk;
 
 use std::ops::Range;
@@ -30,6 +31,7 @@ use crate::threads::Threads;
 use crate::units::SECTOR;
 use crate::units::Sectors;
 
+pub use crate::disk::copy::over::overwrite;
 pub use crate::disk::copy::walk::UNIT;
 
 /// Read and written in one piece.

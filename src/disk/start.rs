@@ -45,7 +45,7 @@ impl Disk {
     }
 
     /// The one storage that takes all of a range in place, ready to be changed.
-    fn place_to_write(&self, offset: u64, len: u64) -> Result<Option<(&dyn Storage, u64)>> {
+    pub(super) fn place_to_write(&self, offset: u64, len: u64) -> Result<Option<(&dyn Storage, u64)>> {
         self.check_writable()?;
         let piece = self.leaf().piece(offset);
         match piece.image().map(offset - piece.start(), len)? {

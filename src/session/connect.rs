@@ -1,5 +1,6 @@
 //! Connections: where disks are looked for.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -13,6 +14,10 @@ use crate::session::create::create_local;
 use crate::session::library::Library;
 use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
+use crate::session::settings::nbd_options;
+use crate::session::settings::tls_settings;
+use crate::transport::nbd_server::How;
+use crate::transport::nbd_server::NbdServer;
 
 /// How a caller proves who it is. Never shown: the secret parts have no `Debug`.
 #[derive(Clone, Default)]
@@ -100,6 +105,13 @@ impl ConnectParams {
         let empty = |s: &Option<String>| s.as_deref().is_none_or(str::is_empty);
         empty(&self.server) && empty(&self.vmx_spec) && self.disk == DiskSpec::Machine
     }
+
+    /// The NBD server that is named, if it is one. Machine, disk and credentials mean nothing to such a server: programs
+    /// that insist on them may say what they like.
+    pub fn nbd_server(&self) -> Result<Option<NbdServer>> {
+        let server = self.server.as_deref().unwrap_or_default();
+        NbdServer::named(server, self.port, self.thumbprint.as_deref())
+    }
 }
 
 /// A place where disks are looked for.
@@ -110,7 +122,19 @@ pub struct Connection {
     read_only: bool,
     snapshot: Option<String>,
     modes: Option<String>,
+    place: Place,
     disks: Mutex<Disks>,
+}
+
+/// Where the disks of a connection are.
+#[derive(Debug)]
+enum Place {
+    /// On this machine, but for those whose path is the URI of an export.
+    Here,
+    /// With an NBD server.
+    Nbd(NbdServer),
+    /// With a server that this build has no transport for.
+    Elsewhere,
 }
 
 /// What the lock of a connection protects.
@@ -127,8 +151,13 @@ impl Connection {
         read_only: bool,
         snapshot: Option<String>,
         modes: Option<String>,
-    ) -> Self {
-        Self { library, params, read_only, snapshot, modes, disks: Mutex::default() }
+    ) -> Result<Self> {
+        let place = match params.nbd_server()? {
+            Some(server) => Place::Nbd(server),
+            None if params.is_local() => Place::Here,
+            None => Place::Elsewhere,
+        };
+        Ok(Self { library, params, read_only, snapshot, modes, place, disks: Mutex::default() })
     }
 
     /// The library it belongs to.
@@ -141,19 +170,25 @@ impl Connection {
         &self.params
     }
 
+    /// True when an empty path names a disk: a first class disk has a name already, an NBD server has a default export.
+    pub fn has_nameless_disk(&self) -> bool {
+        matches!(self.place, Place::Nbd(_)) || matches!(self.params.disk, DiskSpec::FirstClassDisk { .. })
+    }
+
     /// Opens a disk with its chain. Writing needs `!flags.READ_ONLY`. On a read-only connection a local disk that cannot be
-    /// written to is opened read-only instead.
+    /// written to is opened read-only instead, and a remote one in any case.
     pub fn open(self: &Arc<Self>, path: &Path, flags: OpenFlags) -> Result<Arc<OpenDisk>> {
-        self.check_usable()?;
         check_compression(flags)?;
-        let opened = match OpenDisk::open_local(&self.library, path, flags) {
+        let flags =
+            if self.read_only && self.is_remote(path)? { flags | OpenFlags::READ_ONLY } else { flags };
+        let opened = match self.open_own(path, flags) {
             Err(e)
                 if self.read_only
                     && !flags.contains(OpenFlags::READ_ONLY)
                     && matches!(e.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly) =>
             {
                 self.library.log().info(|| format!("{} is opened read-only: {e}", path.display()));
-                OpenDisk::open_local(&self.library, path, flags | OpenFlags::READ_ONLY)
+                self.open_own(path, flags | OpenFlags::READ_ONLY)
             }
             result => result,
         }?;
@@ -161,6 +196,45 @@ impl Connection {
         disk.set_home(self);
         self.adopt(&disk)?;
         Ok(disk)
+    }
+
+    /// Opens a disk that the caller closes.
+    pub(super) fn open_own(&self, path: &Path, flags: OpenFlags) -> Result<OpenDisk> {
+        let Some((server, export)) = self.lead(path)? else {
+            return OpenDisk::open_local(&self.library, path, flags);
+        };
+        let write = !flags.contains(OpenFlags::READ_ONLY);
+        let config = self.library.config();
+        let (options, tls) = (nbd_options(&config, write), tls_settings(&config));
+        let how = How { modes: self.modes.clone(), options, tls };
+        let remote = server.open(export, &how, self.library.log())?;
+        Ok(OpenDisk::of_peer(&self.library, remote, flags))
+    }
+
+    /// The server that a path leads to, with what of the path is for the server. `None`: it is a path of this machine.
+    fn lead<'a>(&'a self, path: &'a Path) -> Result<Option<(Cow<'a, NbdServer>, &'a Path)>> {
+        self.check_usable()?;
+        if let Place::Nbd(server) = &self.place {
+            return Ok(Some((Cow::Borrowed(server), path)));
+        }
+        let server = NbdServer::of_path(path, self.params.thumbprint.as_deref())?;
+        Ok(server.map(|server| (Cow::Owned(server), Path::new(""))))
+    }
+
+    /// True when a path leads to a server.
+    pub(super) fn is_remote(&self, path: &Path) -> Result<bool> {
+        self.lead(path).map(|server| server.is_some())
+    }
+
+    /// Refuses a path that does not lead to a file of this machine: what verbs need that work on files.
+    pub(super) fn check_local(&self, path: &Path) -> Result<()> {
+        match self.lead(path)? {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::NotSupportedRemote,
+                format!("{} is on a server, and this works on files of this machine only", path.display()),
+            )),
+        }
     }
 
     /// Takes charge of an open disk: it is closed with the connection.
@@ -179,26 +253,25 @@ impl Connection {
 
     /// Makes a disk that reads as zeros. `progress` is called with 0..=100 on this thread, 100 last.
     pub fn create(&self, path: &Path, spec: &CreateSpec, progress: &mut dyn FnMut(u8)) -> Result<()> {
-        self.check_usable()?;
+        self.check_local(path)?;
         create_local(path, spec, &self.library, progress).context(|| format!("creating {}", path.display()))
     }
 
-    /// This build reaches local disks only.
-    pub(super) fn check_usable(&self) -> Result<()> {
+    /// Refuses a connection that is closed, or that leads where this build cannot go.
+    fn check_usable(&self) -> Result<()> {
         if self.disks.lock().closed || self.library.is_stopped() {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         }
-        if self.params.is_local() {
+        if !matches!(self.place, Place::Elsewhere) {
             return Ok(());
         }
         Err(Error::new(
             ErrorKind::NotSupported,
             format!(
-                "server {:?} (snapshot {:?}, transports {:?}): this build has no remote transport, only {:?}",
+                "server {:?} (snapshot {:?}, transports {:?}): this build reaches local disks and NBD servers (nbd://…) only",
                 self.params.server.as_deref().unwrap_or_default(),
                 self.snapshot.as_deref().unwrap_or_default(),
                 self.modes.as_deref().unwrap_or_default(),
-                Library::transport_modes()
             ),
         ))
     }

@@ -76,21 +76,45 @@ impl Connection {
         overwrite: bool,
         progress: &mut dyn FnMut(u8),
     ) -> Result<()> {
-        self.check_usable()?;
-        source.check_usable()?;
         let library = self.library();
         let story = || format!("copying {} to {}", source_path.display(), path.display());
-        let (real, replaces) = existing(path, overwrite).context(story)?;
-        let target = Target { path: &real, replaces };
-        let disk =
-            OpenDisk::open_local(source.library(), source_path, OpenFlags::READ_ONLY).context(story)?;
-        let result = copy_to(library, &disk, source_path, &target, spec, progress).context(story);
+        let onto_export = self.is_remote(path).context(story)?;
+        if onto_export && !overwrite {
+            let text = format!("{} exists: an export is always there", path.display());
+            return Err(Error::new(ErrorKind::AlreadyExists, text)).context(story);
+        }
+        let file = if onto_export { None } else { Some(existing(path, overwrite).context(story)?) };
+        let disk = source.open_own(source_path, OpenFlags::READ_ONLY).context(story)?;
+        let result = match &file {
+            None => self.copy_onto_export(&disk, path, progress),
+            Some((real, replaces)) => {
+                let target = Target { path: real, replaces: *replaces };
+                copy_to(library, &disk, source_path, &target, spec, progress)
+            }
+        };
         let closed = disk.close();
-        result.and(closed)?;
+        result.context(story).and(closed)?;
         library.log().info(|| format!("VixDiskLib: copied {} to {}", source_path.display(), path.display()));
         progress(100);
         Ok(())
     }
+}
+
+impl Connection {
+    /// Copies onto an export, which may be larger. A failure leaves it half written.
+    fn copy_onto_export(&self, source: &OpenDisk, path: &Path, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        let copy = self.open_own(path, OpenFlags::empty())?;
+        let filled =
+            copy::overwrite(source.shared_disk(), copy.disk(), reader_ahead(self.library()), progress)
+                .and_then(|()| copy.flush());
+        let closed = copy.close();
+        filled.and(closed)
+    }
+}
+
+/// Whether another thread reads while one writes. On a single processor two threads would only take turns.
+fn reader_ahead(library: &Library) -> Option<SignalShield> {
+    (pack_options(&library.config()).workers > 0).then_some(os::with_signals_blocked as SignalShield)
 }
 
 /// The file that a target path means, and whether it is there already, which only `overwrite` permits.
@@ -128,7 +152,10 @@ fn copy_to(
     spec: Option<&CopySpec>,
     progress: &mut dyn FnMut(u8),
 ) -> Result<()> {
-    let sources = SourceFiles::of(source.disk(), source_path);
+    let sources = match source.files() {
+        Ok(_) => SourceFiles::of(source.disk(), source_path),
+        Err(_) => SourceFiles::none(), // it is on a server
+    };
     if target.replaces && sources.hold(target.path) {
         let message = format!("{} is a part of the source", target.path.display());
         return Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -161,9 +188,7 @@ fn make_copy<'a>(
         DiskType::MonolithicFlat | DiskType::SplitFlat | DiskType::VmfsFlat => Zeros::MayStay,
         _ => Zeros::LeaveOut,
     };
-    // On a single processor two threads would only take turns.
-    let ahead =
-        (pack_options(&library.config()).workers > 0).then_some(os::with_signals_blocked as SignalShield);
+    let ahead = reader_ahead(library);
     let filled = adopt(disk, copy.disk(), create.adapter)
         .and_then(|()| copy::copy(source.shared_disk(), copy.disk(), zeros, ahead, progress))
         .and_then(|()| copy.flush());

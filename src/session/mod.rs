@@ -13,6 +13,7 @@ mod maintain;
 pub mod metadata;
 pub mod open_disk;
 mod repair;
+mod settings;
 
 pub use crate::engine::pool::Completion;
 pub use crate::format::create::CreateSpec;

@@ -18,16 +18,16 @@ impl Connection {
     /// success says that nothing is wrong any more; [`ErrorKind::CantRepair`] that something is left that could be mended
     /// only by guessing. A disk that somebody writes to is [`ErrorKind::Locked`]: its tables are changing.
     pub fn check_repair(&self, path: &Path, repair: bool) -> Result<()> {
-        self.check_usable()?;
-        self.check_local(path, repair).context(|| format!("checking {}", path.display()))
+        self.check_local(path)?;
+        self.check_files(path, repair).context(|| format!("checking {}", path.display()))
     }
 
-    fn check_local(&self, path: &Path, repair: bool) -> Result<()> {
+    fn check_files(&self, path: &Path, repair: bool) -> Result<()> {
         let library = self.library();
         let log = library.log();
         let _lock = match take_lock(path, log) {
-            // Who cannot make a lock file in the folder can still look.
-            Err(e) if !repair && matches!(e.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly) => None,
+            // Who cannot make a lock file can still look.
+            Err(e) if !repair && no_room_for_lock(e.kind()) => None,
             lock => Some(lock?),
         };
         let access = Access { write: repair, ..Access::READ };
@@ -52,6 +52,14 @@ impl Connection {
             _ => Ok(()),
         }
     }
+}
+
+/// Why there can be no lock file: nobody but the folder is to blame.
+fn no_room_for_lock(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::AccessDenied | ErrorKind::ReadOnly | ErrorKind::NameTooLong | ErrorKind::DiskFull
+    )
 }
 
 impl OpenDisk {

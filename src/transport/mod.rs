@@ -12,7 +12,9 @@
 mod allocation;
 pub mod choice;
 pub mod local;
+mod nbd_dial;
 pub mod nbd_export;
+pub mod nbd_server;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -42,11 +42,8 @@ pub trait Blocks: Debug + Send + Sync {
     /// Reports ascending parts of a range. `Ok(false)`: the server does not tell.
     fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool>;
 
-    /// Starts a transfer; see [`Storage::start`].
-    fn start(&self, transfer: Transfer, offset: u64, finish: Finish);
-
-    /// Ends the session.
-    fn close(&self);
+    /// As [`Storage::start`].
+    fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)>;
 }
 
 /// An export. Its last sector may lie in the export only in part: the rest reads as zeros, and it cannot be written to.
@@ -178,8 +175,7 @@ impl Storage for NbdExport {
         if !whole || matches!(&transfer, Transfer::Write(buf) if self.is_better_said(buf)) {
             return Some((transfer, finish));
         }
-        self.blocks.start(transfer, offset, finish);
-        None
+        self.blocks.start(transfer, offset, finish)
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
@@ -215,7 +211,11 @@ impl Storage for NbdExport {
         if range.start >= range.end {
             return Ok(true);
         }
-        self.blocks.zero(range)
+        let zeroed = self.blocks.zero(range)?;
+        if !zeroed {
+            self.says_zeros.store(false, Ordering::Relaxed);
+        }
+        Ok(zeroed)
     }
 
     fn discard(&self, range: Range<u64>) -> Result<()> {

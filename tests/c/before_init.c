@@ -26,7 +26,7 @@ static void too_early(void) {
     CODE(VixDiskLib_Cleanup(params, NULL, NULL), VIX_OK);
     CODE(VixDiskLib_PrepareForAccess(params, "id"), VIX_OK);
     CODE(VixDiskLib_EndAccess(NULL, NULL), VIX_OK);
-    CHECK(strcmp(VixDiskLib_ListTransportModes(), "file") == 0);
+    CHECK(strcmp(VixDiskLib_ListTransportModes(), "file:nbdssl:nbd") == 0);
     text = VixDiskLib_GetErrorText(VIX_E_DISK_NOINIT, NULL);
     CHECK(text != NULL && strlen(text) > 3);
     free(text); /* plain free works as well */

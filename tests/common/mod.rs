@@ -2,12 +2,15 @@
 //!
 //! * [`abi`]: C programs against the built library;
 //! * [`vix`]: the C interface of the built library behind a thin safe wrapper;
+//! * [`disks`]: disks with something in them, and odd names;
 //! * [`child`]: running a test's body in a process of its own, because `InitEx` and `Exit` are global to a process;
 //! * [`scratch`]: folders that disappear, and peers that a machine may lack;
 //! * [`images`]: the golden and hostile images, unpacked;
 //! * [`model`]: stamped sectors and a seeded generator, so that a wrong sector says which one it is;
 //! * [`tools`]: running programs with a deadline;
-//! * [`nbd`]: nbdkit with its vddk plugin around the built library.
+//! * [`nbd`]: nbdkit with its vddk plugin around the built library;
+//! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
+//! * [`nbd_peer`]: an NBD server inside the test, which may lie;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -16,12 +19,17 @@
 
 pub mod abi;
 pub mod child;
+pub mod disks;
 pub mod images;
 pub mod model;
 pub mod nbd;
+pub mod nbd_peer;
+pub mod pki;
 pub mod process;
+pub mod proxy;
 pub mod readers;
 pub mod scratch;
+pub mod servers;
 pub mod tools;
 pub mod vix;
 

@@ -20,6 +20,11 @@ pub(super) struct SourceFiles {
 }
 
 impl SourceFiles {
+    /// Of a disk that is not on this machine.
+    pub fn none() -> SourceFiles {
+        SourceFiles { paths: HashSet::new(), identities: HashSet::new() }
+    }
+
     pub fn of(disk: &Disk, path: &Path) -> SourceFiles {
         let mut paths = HashSet::new();
         for (i, link) in disk.links().iter().enumerate() {

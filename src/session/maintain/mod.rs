@@ -12,9 +12,10 @@ mod unlink;
 
 use std::path::Path;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::session::connect::Connection;
 use crate::session::library::Library;
+use crate::transport::nbd_server::NbdServer;
 use crate::units::Sectors;
 
 pub(super) use rename::renamed;
@@ -22,7 +23,7 @@ pub(super) use rename::renamed;
 impl Connection {
     /// Deletes one link: its description and its extents. Parents stay, children lose theirs.
     pub fn unlink(&self, path: &Path) -> Result<()> {
-        self.check_usable()?;
+        self.check_local(path)?;
         unlink::unlink(path, self.library()).context(|| format!("deleting {}", path.display()))
     }
 
@@ -34,7 +35,7 @@ impl Connection {
         update_geometry: bool,
         progress: &mut dyn FnMut(u8),
     ) -> Result<()> {
-        self.check_usable()?;
+        self.check_local(path)?;
         grow::grow(path, capacity, update_geometry, self.library(), progress)
             .context(|| format!("growing {}", path.display()))
     }
@@ -43,6 +44,12 @@ impl Connection {
 impl Library {
     /// Renames a disk with its extents, within one file system. Children in the folders concerned follow it.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        for path in [from, to] {
+            if NbdServer::of_path(path, None)?.is_some() {
+                let text = format!("{} is on a server, where nothing can be renamed", path.display());
+                return Err(Error::new(ErrorKind::NotSupportedRemote, text));
+            }
+        }
         rename::rename(from, to, self).context(|| format!("renaming {} to {}", from.display(), to.display()))
     }
 }

@@ -69,7 +69,7 @@ impl Blocks for Peer {
         }
         Ok(tells)
     }
-    fn start(&self, mut transfer: Transfer, offset: u64, finish: Finish) {
+    fn start(&self, mut transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
         self.note(format!("start {} at {offset}", transfer.len()));
         let result = match &mut transfer {
             Transfer::Write(buf) => self.write(buf, offset),
@@ -77,8 +77,8 @@ impl Blocks for Peer {
             Transfer::ReadOwned(buf) => self.read(buf, offset),
         };
         finish(transfer, result);
+        None
     }
-    fn close(&self) {}
 }
 
 fn export(peer: Peer, write: bool) -> (Arc<Peer>, Arc<NbdExport>) {
@@ -230,10 +230,9 @@ fn impossible_sizes_are_refused() {
         fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
             self.1.allocation(range, sink)
         }
-        fn start(&self, transfer: Transfer, offset: u64, finish: Finish) {
-            self.1.start(transfer, offset, finish);
+        fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+            self.1.start(transfer, offset, finish)
         }
-        fn close(&self) {}
     }
     for size in [u64::MAX, 1 << 63, i64::MAX as u64] {
         let opened = NbdExport::new(Arc::new(Huge(size, Peer::new(0))), "x".into(), false, Log::none());

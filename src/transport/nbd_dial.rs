@@ -1,0 +1,138 @@
+//! The protocol client joined to this side: a dialled export as [`Blocks`] and as a [`Line`].
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::logging::Log;
+use crate::net::nbd::Allocation;
+use crate::net::nbd::Export;
+use crate::net::nbd::client::Client;
+use crate::net::nbd::client::Dialler;
+use crate::net::nbd::client::Options;
+use crate::net::nbd::handshake::Wants;
+use crate::net::nbd::handshake::negotiate;
+use crate::net::socket::Address;
+use crate::net::socket::Socket;
+use crate::net::stream::Stream;
+use crate::net::tls::Tls;
+use crate::storage::os;
+use crate::threads::Threads;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
+use crate::transport::Line;
+use crate::transport::nbd_export::Blocks;
+use crate::units::SECTOR;
+
+/// Whom to dial and for what.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub address: Address,
+    pub export: String,
+    /// TLS, and the name that the certificate must carry. Without it plain text, with it nothing else.
+    pub tls: Option<(Tls, String)>,
+    /// The export's URI.
+    pub label: String,
+}
+
+impl Dialler for Target {
+    fn dial(&self, until: Instant) -> Result<(Box<dyn Stream>, Export)> {
+        let stream = Box::new(Socket::connect(&self.address, until)?);
+        let wants = Wants::all_of(self.export.clone());
+        match &self.tls {
+            None => negotiate(stream, &wants, None, until),
+            Some((tls, host)) => {
+                negotiate(stream, &wants, Some(&|plain| tls.wrap(plain, host, until)), until)
+            }
+        }
+    }
+
+    fn label(&self) -> String {
+        self.label.clone()
+    }
+}
+
+/// A dialled export.
+#[derive(Debug)]
+pub(super) struct NbdLine {
+    client: Arc<Client>,
+    /// Those of this export alone: they end with it.
+    threads: Arc<Threads>,
+}
+
+/// How long the threads of a closed export are waited for. One that is connecting at that moment ends by itself.
+const LAST_STEPS: Duration = Duration::from_millis(200);
+
+/// Connects and negotiates.
+pub(super) fn dial(target: Target, options: &Options, log: &Log) -> Result<NbdLine> {
+    let threads = Arc::new(Threads::new(os::with_signals_blocked));
+    let client = Client::connect(target, options, log.clone(), threads.clone())?;
+    Ok(NbdLine { client, threads })
+}
+
+impl NbdLine {
+    /// The export.
+    pub fn blocks(&self) -> Arc<dyn Blocks> {
+        self.client.clone()
+    }
+}
+
+impl Line for NbdLine {
+    fn cut(&self) {
+        self.client.close();
+        self.threads.join_until(Instant::now() + LAST_STEPS);
+    }
+
+    /// Reads the beginning of the export. An export without any answers for itself.
+    fn probe(&self, answered: Box<dyn FnOnce() + Send>) {
+        let len = usize::try_from(self.client.export().size.min(SECTOR)).unwrap_or(0);
+        let finish: Finish = Box::new(move |_, result: Result<()>| {
+            if result.is_ok() {
+                answered();
+            }
+        });
+        // A server whose blocks are larger than a sector gives the transfer back: a whole block is asked for then.
+        if let Some((_, finish)) = self.client.start(Transfer::ReadOwned(vec![0; len]), 0, finish) {
+            let export = self.client.export();
+            let len = export.size.min(u64::from(export.blocks.minimum));
+            let block = Transfer::ReadOwned(vec![0; usize::try_from(len).unwrap_or(0)]);
+            let _ = self.client.start(block, 0, finish); // a whole block is taken
+        }
+    }
+}
+
+impl Blocks for Client {
+    fn size(&self) -> u64 {
+        self.export().size
+    }
+
+    fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        Client::read(self, buf, offset)
+    }
+
+    fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
+        Client::write(self, buf, offset)
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<bool> {
+        Client::zero(self, range)
+    }
+
+    fn trim(&self, range: Range<u64>) -> Result<()> {
+        Client::trim(self, range)
+    }
+
+    fn flush(&self) -> Result<()> {
+        Client::flush(self)
+    }
+
+    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
+        Client::allocation(self, range, sink)
+    }
+
+    fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        Client::start(self, transfer, offset, finish)
+    }
+}
