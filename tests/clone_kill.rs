@@ -28,7 +28,7 @@ use vixDiskLib::units::Sectors;
 
 const FOLDER: &str = "VIX_CLONE_FOLDER";
 const KINDS: [DiskType; 4] =
-    [DiskType::MonolithicSparse, DiskType::MonolithicFlat, DiskType::StreamOptimized, DiskType::SplitSparse];
+    [DiskType::SplitSparse, DiskType::MonolithicFlat, DiskType::StreamOptimized, DiskType::SplitFlat];
 
 fn connect() -> (std::sync::Arc<Library>, std::sync::Arc<Connection>) {
     let library = Library::new(Log::none(), Config::default());
@@ -131,4 +131,5 @@ fn a_killed_clone_leaves_the_old_disk_or_the_new_one() {
     );
     assert_eq!(last.map_err(|e| e.kind()), Ok::<(), ErrorKind>(()));
     assert!(content(&connection, &target) == contents[0]);
+    assert_eq!(scratch::names(&to), ["t.vmdk"], "nothing is left of the killed ones");
 }

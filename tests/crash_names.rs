@@ -25,18 +25,21 @@ use power_cut::Tree;
 use power_cut::after_kill;
 use power_cut::after_power_cut;
 use power_cut::telling_positions;
+use recorder::Can;
+use recorder::Fault;
 use recorder::Recorder;
 use whole_disks::Home;
 use whole_disks::Scenario;
+use whole_disks::Site;
 use whole_disks::State;
 use whole_disks::complaint;
 use whole_disks::listing;
 use whole_disks::no_complaints;
-use whole_disks::scratch;
 
 /// What is left after every cut, each state once.
 struct Replay<'a> {
     scenario: &'a Scenario,
+    site: &'a Site,
     /// Names before the operation, and after it.
     before: BTreeSet<String>,
     after: BTreeSet<String>,
@@ -54,15 +57,16 @@ impl Replay<'_> {
             }
             return;
         }
-        let folder = scratch();
-        let root = folder.path().canonicalize().unwrap();
-        tree.store(&root);
-        let left = listing(&root);
+        self.site.fill(tree);
+        let root = &self.site.root;
+        let left = listing(root);
         let mut found = State::New; // what is wrong already is complained about once
         let complaint = complaint(|| {
-            found = (self.scenario.judge)(&root);
+            found = (self.scenario.judge)(root);
             assert!(!over || found == State::New, "returned, but {found:?}");
-            self.go_on(found, &root);
+            // What a copy took away of a disk that it replaced may come back.
+            assert!(!over || left == self.after || self.scenario.replaces, "returned, but left over");
+            self.go_on(found, root);
         });
         self.known.insert(fingerprint, found);
         if let Some(text) = complaint {
@@ -72,11 +76,11 @@ impl Replay<'_> {
 
     /// What was cut short can be done again, or was done.
     fn go_on(&self, state: State, root: &Path) {
-        let home = Home::on(Arc::new(Recorder::new(root, HashMap::new(), true)));
+        let home = Home::on(Arc::new(Recorder::new(root, HashMap::new(), Can::ALL)));
         if state == State::Old {
             match (self.scenario.act)(&home, root) {
                 // Files without a description: no disk, but in the way until somebody takes them away.
-                Err(e) if e.kind() == ErrorKind::AlreadyExists && self.scenario.makes_disk => {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && self.scenario.in_the_way => {
                     self.clear_away(&home, root);
                 }
                 result => {
@@ -88,14 +92,17 @@ impl Replay<'_> {
         (self.scenario.after)(&home, root);
     }
 
-    /// A new disk finds its own files in the way, and is made when they are gone.
+    /// Something of the same name is in the way. Deleting it is possible, as a disk or file by file, and harms nothing.
     fn clear_away(&self, home: &Home, root: &Path) {
         for name in listing(root).difference(&self.before) {
-            if !name.starts_with(".vmdk-copy-") {
-                assert!(self.after.contains(name), "left over: {name}");
-                std::fs::remove_file(root.join(name)).unwrap();
+            let path = root.join(name);
+            if name.starts_with(".vmdk-copy-") || home.connection.unlink(&path).is_ok() || !path.exists() {
+                continue;
             }
+            assert!(self.after.contains(name), "left over: {name}");
+            std::fs::remove_file(path).unwrap();
         }
+        assert_eq!((self.scenario.judge)(root), State::Old, "something was in the way");
         (self.scenario.act)(home, root).unwrap_or_else(|e| panic!("nothing in the way: {e}"));
         assert_eq!((self.scenario.judge)(root), State::New, "nothing in the way");
     }
@@ -111,12 +118,12 @@ fn cut_everywhere(scenarios: &[Scenario]) {
 
 /// Does the operation once, and looks at what every cut would have left of it.
 fn cut(scenario: &Scenario) -> Vec<String> {
-    let folder = scratch();
-    let root = folder.path().canonicalize().unwrap();
+    let site = Site::new();
+    let root = site.root.clone();
     (scenario.prepare)(&Home::host(), &root);
     let before = listing(&root);
     let (initial, ids) = Tree::read(&root);
-    let recorder = Recorder::new(&root, ids, scenario.unnamed);
+    let recorder = Recorder::new(&root, ids, scenario.can);
     let home = Home::on(Arc::new(recorder.clone()));
     (scenario.act)(&home, &root).unwrap_or_else(|e| panic!("{}: {e}", scenario.name));
     let (ops, after) = (recorder.ops(), listing(&root));
@@ -124,7 +131,7 @@ fn cut(scenario: &Scenario) -> Vec<String> {
     assert_eq!(end, Tree::read(&root).0.fingerprint(), "{}: what was recorded happened", scenario.name);
 
     let (known, complaints) = (HashMap::new(), Vec::new());
-    let mut replay = Replay { scenario, before, after, known, complaints };
+    let mut replay = Replay { scenario, site: &site, before, after, known, complaints };
     for now in 0..=ops.len() {
         let tree = after_kill(&initial, &ops, now);
         replay.judge(&tree, now == ops.len(), &format!("killed after {now} of {}", ops.len()));
@@ -139,10 +146,45 @@ fn cut(scenario: &Scenario) -> Vec<String> {
     }
     let states: HashSet<State> = replay.known.values().copied().collect();
     assert!(states.contains(&State::Old) && states.contains(&State::New), "{}: {states:?}", scenario.name);
-    println!("{}: {} changes, {kills} states, {} with cuts", scenario.name, ops.len(), replay.known.len());
+    let cuts = replay.known.len() - kills;
+    let failures = fail_and_cut(&mut replay, &initial);
+    println!(
+        "{}: {} changes, states: {kills} killed, {cuts} cut, {failures} failed",
+        scenario.name,
+        ops.len()
+    );
     replay.complaints
 }
 
+/// Lets calls of the operation fail, and looks at what cuts would leave of what it does then. How many states that were.
+fn fail_and_cut(replay: &mut Replay<'_>, initial: &Tree) -> usize {
+    let (known, scenario) = (replay.known.len(), replay.scenario);
+    let mut random = Random(seed_of(&scenario.name));
+    for at in (random.below(STEP) as usize..).step_by(STEP as usize) {
+        let root = &replay.site.root;
+        replay.site.fill(initial);
+        let (tree, ids) = Tree::read(root);
+        let recorder = Recorder::new(root, ids, scenario.can);
+        let home = Home::on(Arc::new(recorder.clone()));
+        recorder.fail(at, Fault::Eio, false);
+        let done = (scenario.act)(&home, root).is_ok();
+        let Some(struck) = recorder.heal() else { break };
+        let ops = recorder.ops();
+        // The failure itself may be that the effect is not there for good.
+        let over = done && !struck.removal && !struck.what.starts_with("flushing the folder");
+        for now in telling_positions(&ops).into_iter().filter(|now| *now >= struck.position) {
+            let what =
+                format!("{} failed, cut after {now} of {}, {:?}", struck.what, ops.len(), ops.get(now));
+            after_power_cut(&tree, &ops, now, &mut random, 1, &mut |tree| {
+                replay.judge(&tree, over && now == ops.len(), &what);
+            });
+        }
+    }
+    replay.known.len() - known
+}
+
+/// Of so many calls one fails.
+const STEP: u64 = 3;
 /// Random parts of the data for each combination of names.
 const SAMPLES: usize = 2;
 

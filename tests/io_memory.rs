@@ -5,14 +5,15 @@ mod common;
 
 use std::process::Command;
 
+use common::abi::Bench;
+use common::abi::Language;
+use common::abi::under_valgrind;
 use common::child::in_child;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
-use common::nbd::Installation;
 use common::process;
 use common::scratch;
-use common::tools;
 use common::tools::check;
 use common::tools::qemu_img;
 use common::vix::Kind;
@@ -142,20 +143,17 @@ fn opening_and_closing_again_and_again_keeps_no_memory() {
 #[test]
 fn a_c_program_creates_writes_reads_and_queries() {
     requires!("gcc");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("io_roundtrip.c", folder.path(), &install.lib64());
-    let said = check(Command::new(&program).arg(folder.path())).text();
+    let bench = Bench::new();
+    let program = bench.compile("io_roundtrip", Language::C);
+    let said = check(Command::new(&program).arg(bench.folder.path())).text();
     assert!(said.contains("all is well"), "{said}");
 }
 
 #[test]
 fn a_c_program_is_clean_under_valgrind() {
     requires!("gcc", "valgrind");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("io_roundtrip.c", folder.path(), &install.lib64());
-    let options = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"];
-    let said = check(Command::new("valgrind").args(options).arg(&program).arg(folder.path())).text();
+    let bench = Bench::new();
+    let program = bench.compile("io_roundtrip", Language::C);
+    let said = check(under_valgrind(&program).arg(bench.folder.path())).text();
     assert!(said.contains("all is well"), "{said}");
 }

@@ -7,11 +7,14 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use common::abi::Bench;
+use common::abi::Language;
+use common::abi::under_valgrind;
 use common::child::in_child;
 use common::model::stamps;
-use common::nbd::Installation;
 use common::process;
 use common::scratch;
+use common::scratch::names;
 use common::tools;
 use common::vix;
 use common::vix::Connection;
@@ -24,15 +27,6 @@ use common::vix::flags;
 const CAPACITY: u64 = 3001;
 const PARENTS: [Kind; 6] =
     [Kind::Sparse, Kind::Flat, Kind::SplitSparse, Kind::SplitFlat, Kind::VmfsFlat, Kind::VmfsThin];
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut all: Vec<String> = std::fs::read_dir(folder)
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    all.sort();
-    all
-}
 
 fn make(connection: &Connection<'_>, path: &Path, kind: Kind, capacity: u64) {
     connection.must_create(path, Spec::new(kind, capacity));
@@ -332,10 +326,9 @@ fn a_restore_by_attach_reads_back_and_leaves_the_parent_alone() {
 #[test]
 fn a_c_program_makes_grows_renames_attaches_and_deletes() {
     requires!("gcc");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("maintain.c", folder.path(), &install.lib64());
-    let place = folder.path().join("disks");
+    let bench = Bench::new();
+    let program = bench.compile("maintain", Language::C);
+    let place = bench.path("disks");
     std::fs::create_dir(&place).expect("a folder");
     let said = tools::check(Command::new(&program).arg(&place)).text();
     assert!(said.contains("all is well"), "{said}");
@@ -345,12 +338,10 @@ fn a_c_program_makes_grows_renames_attaches_and_deletes() {
 #[test]
 fn a_c_program_that_maintains_disks_is_clean_under_valgrind() {
     requires!("gcc", "valgrind");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("maintain.c", folder.path(), &install.lib64());
-    let place = folder.path().join("disks");
+    let bench = Bench::new();
+    let program = bench.compile("maintain", Language::C);
+    let place = bench.path("disks");
     std::fs::create_dir(&place).expect("a folder");
-    let options = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"];
-    let said = tools::check(Command::new("valgrind").args(options).arg(&program).arg(&place)).text();
+    let said = tools::check(under_valgrind(&program).arg(&place)).text();
     assert!(said.contains("all is well"), "{said}");
 }

@@ -3,7 +3,6 @@
 #[macro_use]
 mod common;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,60 +10,24 @@ use std::time::Duration;
 
 use common::child;
 use common::child::in_child;
+use common::disks::KINDS;
+use common::disks::check;
+use common::disks::make;
 use common::images::Images;
 use common::model::Hasher;
 use common::model::Rng;
 use common::model::stamps;
 use common::process;
 use common::scratch;
+use common::scratch::content;
+use common::scratch::names;
 use common::tools;
 use common::vix;
 use common::vix::Connection;
 use common::vix::Kind;
-use common::vix::Spec;
 use common::vix::Vix;
 use common::vix::code;
 use common::vix::flags;
-
-const KINDS: [Kind; 6] =
-    [Kind::Sparse, Kind::Flat, Kind::SplitSparse, Kind::SplitFlat, Kind::VmfsFlat, Kind::VmfsThin];
-const CAPACITY: u64 = 3000;
-
-/// Every file of a folder and what it holds.
-fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    std::fs::read_dir(folder)
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry"))
-        .filter(|entry| entry.path().is_file())
-        .map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            (name, std::fs::read(entry.path()).expect("a file"))
-        })
-        .collect()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut all: Vec<String> = std::fs::read_dir(folder)
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    all.sort();
-    all
-}
-
-/// A disk with something in it.
-fn make(connection: &Connection<'_>, path: &Path, kind: Kind) {
-    connection.must_create(path, Spec::new(kind, CAPACITY));
-    let disk = connection.must_open(path, flags::READ_WRITE);
-    disk.must_write(100, &stamps(100, 50, 1));
-    assert_eq!(disk.close(), code::OK);
-}
-
-fn check(connection: &Connection<'_>, path: &Path) {
-    let disk = connection.must_open(path, flags::READ_ONLY);
-    assert_eq!(disk.must_read(100, 50), stamps(100, 50, 1), "{}", path.display());
-    assert_eq!(disk.info().capacity, CAPACITY);
-}
 
 /// A child of `parent` as QEMU makes it, with something of its own in it.
 fn qemu_child(connection: &Connection<'_>, folder: &Path, parent: &str, child: &str) {
@@ -259,37 +222,6 @@ fn children_follow_their_renamed_parent() {
             assert_eq!(vix.rename(&folder.path().join("c.vmdk"), &other.join("x.vmdk")), code::OK);
             let disk = connection.must_open(&folder.path().join("cc.vmdk"), flags::READ_ONLY);
             assert_eq!(disk.must_read(100, 50), stamps(100, 50, 1), "{kind:?}");
-        }
-    });
-}
-
-#[test]
-fn existing_targets_and_impossible_ones_are_refused_and_nothing_changes() {
-    in_child(|| {
-        let vix = Vix::started();
-        let connection = vix.connect(false).expect("a connection");
-        for kind in KINDS {
-            let folder = scratch::folder();
-            let path = folder.path().join("d.vmdk");
-            make(&connection, &path, kind);
-            let extent = names(folder.path()).into_iter().find(|name| name != "d.vmdk");
-            let taken = extent.map_or("e.vmdk".to_owned(), |name| name.replacen('d', "e", 1));
-            std::fs::write(folder.path().join(&taken), b"precious").expect("a file");
-            let before = content(folder.path());
-            let to = |name: &str| folder.path().join(name);
-            for (target, expected) in [
-                (to("e.vmdk"), code::ALREADY_EXISTS),
-                (path.clone(), code::ALREADY_EXISTS),
-                (to("none/e.vmdk"), code::FILE_NOT_FOUND),
-                (to("a\"b.vmdk"), code::NAME_INVALID),
-                (to(&format!("{}.vmdk", "n".repeat(250))), code::NAME_TOO_LONG),
-                (PathBuf::new(), code::INVALID_ARG),
-            ] {
-                assert_eq!(vix.rename(&path, &target), expected, "{kind:?} to {}", target.display());
-                assert_eq!(content(folder.path()), before, "{kind:?} to {}", target.display());
-            }
-            assert_eq!(vix.rename(&to("none.vmdk"), &to("f.vmdk")), code::FILE_NOT_FOUND);
-            check(&connection, &path);
         }
     });
 }

@@ -10,10 +10,12 @@ use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
+use common::abi::Bench;
+use common::abi::Language;
+use common::abi::under_valgrind;
 use common::child::in_child;
 use common::model;
 use common::model::stamps;
-use common::nbd::Installation;
 use common::process;
 use common::scratch;
 use common::tools;
@@ -555,14 +557,17 @@ fn library_threads_take_no_signals_of_the_host() {
 
 // ------------------------------------------------------------------------------------------------- C programs
 
+/// The program that tears everything down as Bareos does, and the disk it makes.
+fn tearing_down(bench: &Bench) -> (PathBuf, PathBuf) {
+    (bench.compile("process_atexit", Language::C), bench.path("d.vmdk"))
+}
+
 /// The order of Bareos: everything is torn down from an `atexit` handler, with the parameters still set.
 #[test]
 fn tearing_down_in_an_atexit_handler_works() {
     requires!("gcc");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("process_atexit.c", folder.path(), &install.lib64());
-    let path = folder.path().join("d.vmdk");
+    let bench = Bench::new();
+    let (program, path) = tearing_down(&bench);
     let said = check(Command::new(&program).arg(&path)).text();
     assert!(said.contains("torn down"), "{said}");
 }
@@ -570,22 +575,17 @@ fn tearing_down_in_an_atexit_handler_works() {
 #[test]
 fn tearing_down_in_an_atexit_handler_is_clean_under_valgrind() {
     requires!("gcc", "valgrind");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("process_atexit.c", folder.path(), &install.lib64());
-    let path = folder.path().join("d.vmdk");
-    let options = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite", "-q"];
-    check(Command::new("valgrind").args(options).arg(&program).arg(&path));
+    let bench = Bench::new();
+    let (program, path) = tearing_down(&bench);
+    check(under_valgrind(&program).arg(&path));
 }
 
 /// A process that ends without Exit, as Bareos does on early errors.
 #[test]
 fn a_process_that_ends_without_exit_loses_nothing() {
     requires!("gcc", "qemu-img");
-    let install = Installation::new();
-    let folder = scratch::folder();
-    let program = tools::compile("process_atexit.c", folder.path(), &install.lib64());
-    let path = folder.path().join("d.vmdk");
+    let bench = Bench::new();
+    let (program, path) = tearing_down(&bench);
     let outcome = tools::run(Command::new(&program).arg(&path).arg("leave"));
     assert_eq!(outcome.status.code(), Some(7), "{}", outcome.text());
     in_child_check(&path);

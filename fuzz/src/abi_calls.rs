@@ -1,9 +1,13 @@
 //! Target for the C interface: a sequence of calls with good, stale and garbage arguments on scratch disks.
 //!
+//! `maintain` has the calls that work on whole disks, also on disks with a few wrong bytes.
+//!
 //! A shadow copy of each disk says what reads must give; every accepted asynchronous call completes exactly once.
 //! The interface is declared here by hand, from its reference, so that a changed type shows.
 #![allow(unsafe_code, reason = "it is a C program in spirit")]
 #![allow(non_snake_case, reason = "the interface's names")]
+
+mod maintain;
 
 use std::ffi::CStr;
 use std::ffi::CString;
@@ -123,6 +127,8 @@ unsafe extern "C" {
 const OK: u64 = 0;
 const ASYNC: u64 = 25000;
 const READ_ONLY: u32 = 4;
+/// The file that is a child of the first one.
+const CHILD: usize = 1;
 
 /// Says what is called when `FUZZ_TRACE` is set, for reading a crash.
 fn trace(text: impl FnOnce() -> String) {
@@ -170,6 +176,20 @@ struct File {
     path: CString,
     /// What a reader of a writer's handle must see; `None` where a failed or unfinished write may have been.
     shadow: Vec<Option<u8>>,
+    /// The file it is a child of.
+    parent: Option<usize>,
+    /// It is there.
+    exists: bool,
+    /// Its bytes were spoilt: anything may come out but a crash, its size included.
+    hostile: bool,
+    /// What it holds cannot be known: its parent went away or changed.
+    vague: bool,
+}
+
+impl File {
+    fn new(path: CString, shadow: Vec<Option<u8>>) -> Self {
+        Self { path, shadow, parent: None, exists: true, hostile: false, vague: false }
+    }
 }
 
 /// An opened disk.
@@ -179,6 +199,8 @@ struct Disk {
     flags: u32,
     connection: usize,
     is_open: bool,
+    /// It is not the disk of its file any more.
+    vague: bool,
 }
 
 struct Run<'a> {
@@ -224,8 +246,10 @@ impl<'a> Run<'a> {
             let path = scratch.join(name);
             std::fs::write(&path, bytes).unwrap();
             let path = CString::new(path.into_os_string().into_encoded_bytes()).unwrap();
-            File { path, shadow: content.into_iter().map(Some).collect() }
+            File::new(path, content.into_iter().map(Some).collect())
         });
+        let mut files = Vec::from(files);
+        files[CHILD].parent = Some(0);
         // SAFETY: the callbacks are functions of the interface's types; the paths may be null.
         let code =
             unsafe { VixDiskLib_InitEx(7, 0, Some(quiet), Some(quiet), Some(must_not_run), null(), null()) };
@@ -234,7 +258,7 @@ impl<'a> Run<'a> {
             data,
             steps: 0,
             scratch,
-            files: files.into(),
+            files,
             connections: Vec::new(),
             disks: Vec::new(),
             calls: Vec::new(),
@@ -271,7 +295,7 @@ impl<'a> Run<'a> {
             return false;
         }
         self.steps += 1;
-        match self.byte() % 20 {
+        match self.byte() % 31 {
             0 | 1 => self.open(),
             2 => self.close(),
             3..=5 => self.read(),
@@ -285,7 +309,8 @@ impl<'a> Run<'a> {
             16 => self.disconnect(),
             17 => self.create(),
             18 => self.texts(),
-            _ => self.flush(),
+            19 => self.flush(),
+            whole_disk => self.maintain(whole_disk),
         }
         true
     }
@@ -364,7 +389,7 @@ impl<'a> Run<'a> {
         assert!((code == OK) != handle.is_null(), "a handle and code {code}");
         assert!(code != OK || self.connections[c].1, "opens on a dead connection");
         if code == OK {
-            self.disks.push(Disk { handle, file: f, flags, connection: c, is_open: true });
+            self.disks.push(Disk { handle, file: f, flags, connection: c, is_open: true, vague: false });
         }
     }
 
@@ -374,7 +399,7 @@ impl<'a> Run<'a> {
         let code = unsafe { VixDiskLib_Close(handle) };
         trace(|| format!("Close {open:?} = {code}"));
         if let Some(i) = open {
-            assert_eq!(code, OK, "closing an open disk");
+            assert!(code == OK || self.is_hostile(i), "closing an open disk gives {code}");
             self.disks[i].is_open = false;
             self.settled();
         }
@@ -392,11 +417,15 @@ impl<'a> Run<'a> {
 
     fn read(&mut self) {
         let ((handle, open), start, count) = (self.handle(), self.number(), self.number());
+        let count = self.bounded(count);
         let mut buf = vec![0x5a; 64 * 512];
         // SAFETY: no disk has more than 64 sectors, so what may be read fits.
         let code = unsafe { VixDiskLib_Read(handle, start, count, buf.as_mut_ptr()) };
         trace(|| format!("Read {open:?} {start}+{count} = {code}"));
         let Some(i) = open else { return assert_ne!(code, OK, "reads from a dead handle") };
+        if self.is_hostile(i) {
+            return;
+        }
         match self.part(i, start, count) {
             None => {
                 assert_ne!(code, OK, "reads past the end");
@@ -412,7 +441,7 @@ impl<'a> Run<'a> {
                     );
                 }
             }
-            Some(_) => assert!(code == OK || self.disks[i].flags & 2 != 0, "a good read gives {code}"),
+            Some(_) => assert!(code == OK || !self.follows(i), "a good read gives {code}"),
         }
     }
 
@@ -421,13 +450,28 @@ impl<'a> Run<'a> {
         let disk = &self.disks[i];
         let is_single = disk.flags & 2 != 0;
         let others_write = disk.flags & READ_ONLY != 0
-            && self.disks.iter().any(|d| d.flags & READ_ONLY == 0 && (d.file == disk.file || disk.file == 1));
-        !(is_single || others_write || disk.file == 1 && self.base_was_written())
+            && self.disks.iter().any(|d| d.flags & READ_ONLY == 0 && d.file == disk.file);
+        !(is_single || others_write || disk.vague || self.is_vague(disk.file))
     }
 
-    /// A parent that was written to makes its child's content undefined.
-    fn base_was_written(&self) -> bool {
-        self.disks.iter().any(|d| d.file == 0 && d.flags & READ_ONLY == 0)
+    /// True when nobody knows what a file holds: a parent that was written to makes its child's content undefined.
+    fn is_vague(&self, file: usize) -> bool {
+        let parent = self.files[file].parent;
+        let written = |p: usize| self.disks.iter().any(|d| d.file == p && d.flags & READ_ONLY == 0);
+        self.files[file].vague
+            || self.files[file].hostile
+            || parent.is_some_and(|p| written(p) || self.is_vague(p))
+    }
+
+    /// True for a disk whose file has wrong bytes.
+    fn is_hostile(&self, i: usize) -> bool {
+        self.files[self.disks[i].file].hostile
+    }
+
+    /// A number of sectors that a buffer holds where the size of the disk may be any.
+    fn bounded(&self, count: u64) -> u64 {
+        let hostile = (0..self.disks.len()).any(|i| self.disks[i].is_open && self.is_hostile(i));
+        if hostile { count % 65 } else { count }
     }
 
     fn stamp(&mut self) -> Vec<u8> {
@@ -437,10 +481,14 @@ impl<'a> Run<'a> {
 
     fn write(&mut self) {
         let ((handle, open), start, count, buf) = (self.handle(), self.number(), self.number(), self.stamp());
+        let count = self.bounded(count);
         // SAFETY: no disk has more than 64 sectors, so what may be read from the buffer is there.
         let code = unsafe { VixDiskLib_Write(handle, start, count, buf.as_ptr()) };
         trace(|| format!("Write {open:?} {start}+{count} = {code}"));
         let Some(i) = open else { return assert_ne!(code, OK, "writes to a dead handle") };
+        if self.is_hostile(i) {
+            return;
+        }
         let part = self.part(i, start, count);
         assert!(code != OK || part.is_some(), "writes past the end");
         assert!(
@@ -460,6 +508,7 @@ impl<'a> Run<'a> {
 
     fn call_async(&mut self) {
         let ((handle, open), start, count) = (self.handle(), self.number(), self.number());
+        let count = self.bounded(count);
         let (writes, buf, no_callback) = (self.byte() % 2 == 1, self.stamp(), self.byte() == 0xff);
         let mut call = Box::new(Call { completed: AtomicU64::new(0), buf });
         let data = (&raw mut *call).cast::<c_void>();
@@ -474,7 +523,9 @@ impl<'a> Run<'a> {
         assert_ne!(code, OK, "an asynchronous call never returns plain success");
         trace(|| format!("Async writes {writes} {open:?} {start}+{count} = {code}"));
         assert!(code != ASYNC || (open.is_some() && !no_callback), "accepted without a disk or callback");
-        if let Some(part) = open.filter(|_| writes).and_then(|i| self.part(i, start, count)) {
+        if let Some(part) =
+            open.filter(|i| writes && !self.is_hostile(*i)).and_then(|i| self.part(i, start, count))
+        {
             let file = self.disks[open.unwrap()].file;
             self.files[file].shadow[part.clone()].fill(None);
             self.flying.push((file, part));
@@ -515,7 +566,8 @@ impl<'a> Run<'a> {
         // SAFETY: any value may be passed.
         let code = unsafe { VixDiskLib_Flush(handle) };
         trace(|| format!("Flush {open:?} = {code}"));
-        assert_eq!(code == OK, open.is_some(), "flushing gives {code}");
+        let hostile = open.is_some_and(|i| self.is_hostile(i));
+        assert!(hostile || (code == OK) == open.is_some(), "flushing gives {code}");
     }
 
     fn blocks(&mut self) {
@@ -536,7 +588,7 @@ impl<'a> Run<'a> {
                 for [offset, length] in blocks {
                     assert!(*length > 0 && *offset >= at, "blocks out of order");
                     at = offset + length;
-                    assert!(at <= self.capacity(i), "a block past the end of the disk");
+                    assert!(at <= self.capacity(i) || self.is_hostile(i), "a block past the end of the disk");
                 }
             }
             assert_eq!(VixDiskLib_FreeBlockList(list), OK);
@@ -593,7 +645,7 @@ impl<'a> Run<'a> {
     fn create(&mut self) {
         let c = usize::from(self.byte()) % self.connections.len();
         let params = CreateParams {
-            disk_type: u32::from(self.byte() % 4),
+            disk_type: u32::from(self.byte() % 9),
             adapter: u32::from(self.byte() % 5),
             hardware: u16::from(self.byte()),
             capacity: u64::from(self.byte() % 64),
@@ -612,8 +664,8 @@ impl<'a> Run<'a> {
         });
         if code == OK {
             assert!(params.capacity > 0, "a disk of no sectors");
-            assert!(self.files.iter().all(|f| f.path != path), "created over an existing disk");
-            self.files.push(File { path, shadow: vec![Some(0); params.capacity as usize * 512] });
+            assert!(self.files.iter().all(|f| !f.exists || f.path != path), "created over an existing disk");
+            self.put(File::new(path, vec![Some(0); params.capacity as usize * 512]));
         }
     }
 
@@ -641,7 +693,8 @@ impl<'a> Run<'a> {
         for i in 0..self.disks.len() {
             if close_first && self.disks[i].is_open {
                 // SAFETY: any value may be passed.
-                assert_eq!(unsafe { VixDiskLib_Close(self.disks[i].handle) }, OK, "closing");
+                let code = unsafe { VixDiskLib_Close(self.disks[i].handle) };
+                assert!(code == OK || self.is_hostile(i), "closing gives {code}");
                 self.disks[i].is_open = false;
             }
         }
@@ -664,7 +717,7 @@ impl<'a> Run<'a> {
             assert_eq!(VixDiskLib_ConnectEx(null(), 1, null(), null(), &mut connection), OK);
             for (number, file) in self.files.iter().enumerate() {
                 let (mut handle, mut buf) = (null_mut(), vec![0x5a; 64 * 512]);
-                if number == 1 && self.base_was_written() {
+                if self.is_vague(number) || !file.exists {
                     continue;
                 }
                 let code = VixDiskLib_Open(connection, file.path.as_ptr(), READ_ONLY, &mut handle);

@@ -117,12 +117,58 @@ fn chains() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn calls() -> Vec<(&'static str, Vec<u8>)> {
-    // 0 connection file flags: open; 3 disk start count: read; 6 disk start count seed: write; and so on, see the target.
+    // The first byte says how to connect. 0 connection file flags: open; 3 disk start count: read; 6 disk start count seed: write; and so on, see the target.
     vec![
         ("write-read", vec![0, 0, 0, 0, 6, 0, 3, 20, 9, 3, 0, 0, 43, 19, 0, 2, 0, 0, 0, 0, 4, 3, 1, 0, 43]),
         ("child", vec![0, 0, 1, 0, 6, 0, 1, 1, 9, 3, 0, 0, 43, 12, 0, 0, 230, 1, 128, 14, 0, 2, 0]),
         ("async", vec![0, 0, 2, 0, 9, 0, 1, 8, 1, 5, 0, 9, 0, 0, 64, 0, 5, 0, 11, 0, 3, 0, 0, 64]),
         ("create", vec![17, 0, 1, 1, 4, 40, 0, 0, 1, 0, 0, 3, 0, 6, 0, 0, 40, 7, 13, 0, 0, 0, 0, 1, 99]),
+        (
+            "whole-disk",
+            vec![
+                0, 0, 0, 0, 0, 24, 0, 25, 0, 6, 0, 3, 20, 9, 24, 0, 2, 0, 28, 0, 0, 1, 23, 0, 2, 64, 1, 0, 0,
+                2, 4, 29, 1, 9, 29, 1, 1, 29, 1, 5,
+            ],
+        ),
+        (
+            "copies",
+            vec![
+                0, 22, 0, 0, 0, 1, 0, 1, 1, 0, 0, 1, 22, 0, 0, 1, 1, 1, 2, 1, 0, 0, 1, 22, 0, 0, 2, 1, 2, 5,
+                1, 0, 0, 1, 23, 0, 3, 60, 1, 26, 3, 1, 0, 28, 0, 3, 1, 27, 0, 4, 22, 0, 0, 2, 0, 3, 1, 1, 0,
+                1, 0, 0, 0, 3, 0, 3, 0, 0, 43,
+            ],
+        ),
+        (
+            "children",
+            vec![
+                0, 0, 0, 0, 4, 20, 0, 0, 1, 0, 0, 3, 0, 6, 1, 0, 8, 3, 24, 1, 2, 1, 28, 0, 3, 1, 26, 0, 1, 1,
+                27, 0, 3,
+            ],
+        ),
+        (
+            "attach",
+            vec![
+                0, 0, 0, 0, 4, 20, 0, 0, 1, 0, 0, 3, 2, 21, 0, 1, 3, 1, 0, 43, 6, 1, 2, 9, 4, 29, 1, 1, 2, 0,
+            ],
+        ),
+        ("spoilt-sparse", spoilt(0)),
+        ("spoilt-tiny", spoilt(1)),
+        ("spoilt-child", spoilt(2)),
+        ("spoilt-footer", spoilt(3)),
+        ("spoilt-in-front", spoilt(4)),
+        ("spoilt-cowd", spoilt(5)),
+        ("spoilt-no-copy", spoilt(6)),
         ("stale", vec![0, 0, 0, 4, 16, 0, 3, 0, 0, 1, 2, 0, 2, 0, 15, 1, 2, 0xf2, 3, 0xf1, 0, 1, 18, 9]),
     ]
+}
+
+/// Everything that can be done with a disk of this kind that has two wrong numbers.
+fn spoilt(kind: u8) -> Vec<u8> {
+    let connect = [0];
+    let (spoil, read) =
+        ([30, 0, kind, 2, 30, 0, 3, 37, 1, 9, 1], [0, 0, 3, 4, 3, 0, 0, 43, 12, 0, 0, 230, 1, 128]);
+    let whole = [29, 0, 1, 22, 0, 0, 3, 1, 0, 1, 1, 0, 0, 1, 20, 0, 0, 1, 2, 0];
+    let write = [28, 0, 3, 0, 28, 0, 3, 1, 0, 0, 3, 0, 6, 1, 3, 20, 9, 24, 1, 25, 1, 19, 1, 2, 1];
+    let end = [23, 0, 3, 64, 1, 26, 3, 1, 0, 27, 0, 3];
+    [&connect[..], &spoil, &read, &whole, &write, &end].concat()
 }

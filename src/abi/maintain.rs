@@ -102,7 +102,8 @@ pub unsafe extern "C" fn VixDiskLib_Grow(
 ///
 /// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
 /// disk that has no such grains, or is of a type that has none, is left as it is, and the result is VIX_OK. On a child,
-/// zeros that hide data of a parent stay.
+/// zeros that hide data of a parent stay. While somebody else has the disk open, by itself or as a parent, the result is
+/// VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.
@@ -122,7 +123,8 @@ pub unsafe extern "C" fn VixDiskLib_Shrink(
 /// Puts the grains of a disk in order, so that reading it in sequence reads its file in sequence.
 ///
 /// The disk is open for writing. Other calls on it fail with VIX_E_OBJECT_IS_BUSY meanwhile, also inside `progressFunc`. A
-/// disk of a type that has no grains is left as it is, and the result is VIX_OK.
+/// disk of a type that has no grains is left as it is, and the result is VIX_OK. While somebody else has the disk open, by
+/// itself or as a parent, the result is VIX_E_FILE_ALREADY_LOCKED and nothing happens; opening it meanwhile gives the same.
 ///
 /// # Safety
 /// `progressFunc` is NULL or callable during the call.

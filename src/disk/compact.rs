@@ -7,22 +7,41 @@ use crate::disk::Disk;
 use crate::disk::FAILED;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::Arrange;
+use crate::storage::Storage;
 
 /// Bytes of the parents looked at together.
 const PIECE: u64 = 1 << 20;
 
+/// A storage that nobody else reads.
+struct Alone<'a>(&'a dyn Storage);
+
+impl<'a> Alone<'a> {
+    fn new(storage: &'a dyn Storage) -> Result<Self> {
+        storage.exclude_readers()?;
+        Ok(Self(storage))
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.admit_readers();
+    }
+}
+
 impl Disk {
     /// Rearranges every extent of the leaf that can be; says by how many bytes its files became shorter. Nobody else may use
-    /// the disk meanwhile. Its content stays as it is, and so does its content id. `progress` is called with 0..=100, 100
+    /// the disk meanwhile: `Locked` when somebody reads its files, and nothing has happened. Its content stays as it is, and so does its content id. `progress` is called with 0..=100, 100
     /// last. After a failure nothing can be written until the disk is opened again.
     pub fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<u64> {
         if !self.writable {
             return Err(Error::new(ErrorKind::ReadOnly, "the disk is open read-only"));
         }
+        let pieces = self.leaf().pieces();
+        let images = pieces.iter().filter_map(|piece| piece.image().rearrangeable());
+        let _alone = images.map(|image| Alone::new(image.storage())).collect::<Result<Vec<Alone<'_>>>>()?;
         progress(0);
         let mut freed = 0;
         let mut last = 0;
-        let pieces = self.leaf().pieces();
         for (number, piece) in pieces.iter().enumerate() {
             let Some(image) = piece.image().rearrangeable() else { continue };
             let start = piece.start();

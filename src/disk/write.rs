@@ -39,6 +39,7 @@ impl Disk {
     /// Writes the first run of `data`, all of which lies in `piece`; says how many bytes that was.
     fn write_piece(&self, piece: &Piece, data: &[u8], offset: u64) -> Result<usize> {
         let inner = offset - piece.start();
+        piece.image().check_writable()?;
         let (mapping, run) = piece.image().map(inner, data.len() as u64)?;
         let part = &data[..usize::try_from(run).unwrap_or(usize::MAX).min(data.len())];
         match mapping {

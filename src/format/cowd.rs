@@ -41,9 +41,9 @@ impl Cowd {
     /// Checks the header of a COWD file. Tables are read when they are needed.
     pub fn open(storage: Arc<dyn Storage>, log: Log, name: impl Into<String>) -> Result<Self> {
         let name = name.into();
-        let (delta, header) = Self::prepare(storage, log.clone(), name.clone()).context(|| name.clone())?;
+        let (delta, header) = Self::prepare(storage, log, name.clone()).context(|| name.clone())?;
         if header.unclean {
-            log.info(|| format!("{name}: the delta was not closed cleanly"));
+            delta.lookup.log().info(|| format!("{name}: the delta was not closed cleanly"));
         }
         Ok(delta)
     }

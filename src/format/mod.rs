@@ -83,6 +83,9 @@ pub enum Arrange {
 
 /// An image whose data can be moved about inside its file.
 pub trait Rearrange {
+    /// What the data moves about in. Nobody else may read it meanwhile.
+    fn storage(&self) -> &dyn Storage;
+
     /// Rearranges a writable image that nobody else uses meanwhile; says by how many bytes its file became shorter.
     /// `zero_below` tells whether a range reads as zeros when this image has nothing there. `progress` gets what is done and
     /// all there is to do. A cut at any moment leaves the content as it was; after a failure the image must be opened again
@@ -145,6 +148,12 @@ pub trait Image: Debug + Send + Sync {
 
     /// Called once before the first change of a writable image: marks it as being written, durably.
     fn begin_writing(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses when an earlier failure left the image in a state in which nothing may be written until it is opened again.
+    /// Asked before every write, also of bytes that have a place already. Cheap.
+    fn check_writable(&self) -> Result<()> {
         Ok(())
     }
 

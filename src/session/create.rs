@@ -9,12 +9,12 @@ use crate::format::create;
 use crate::format::create::CreateSpec;
 use crate::format::create::NewFile;
 use crate::format::create::NewIdentity;
-use crate::format::create::Piece;
 use crate::session::library::Library;
 use crate::storage::file_system::FileSystem;
 use crate::storage::file_system::NamedFile;
 use crate::storage::names::NewNames;
 use crate::storage::os;
+use crate::units::SECTOR;
 
 /// Makes the disk `spec` at `path`, which must not exist. What was made before a failure is removed again.
 pub(super) fn create_local(
@@ -92,13 +92,21 @@ fn make_file(
     }
     let storage = place.create(&path)?;
     made.add(path);
-    // Its beginning comes last: without it, it is nothing that could be opened.
+    // Its first sector comes last: without it, it is nothing that could be opened.
     let mut rest = file.clone();
-    let first: Vec<Piece> = rest.pieces.drain(..1.min(file.pieces.len())).collect();
+    let head = rest.pieces.first_mut().filter(|piece| piece.offset == 0).map(|piece| {
+        let later = piece.bytes.split_off(piece.bytes.len().min(SECTOR as usize));
+        piece.offset = SECTOR;
+        std::mem::replace(&mut piece.bytes, later)
+    });
+    rest.pieces.retain(|piece| !piece.bytes.is_empty());
     fill(&*storage, &rest, progress)?;
     storage.flush()?;
-    first.iter().try_for_each(|piece| storage.write_at(&piece.bytes, piece.offset))?;
-    storage.flush()
+    if let Some(head) = head {
+        storage.write_at(&head, 0)?;
+        storage.flush()?;
+    }
+    Ok(())
 }
 
 /// Gives a file its length and content.

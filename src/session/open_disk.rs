@@ -478,8 +478,7 @@ pub(super) fn pack_options(config: &Config) -> PackOptions {
 
 /// Takes the lock that VMware's programs look for.
 pub(super) fn take_lock(path: &Path, log: &Log) -> Result<DiskLock> {
-    if !path.exists() {
-        return Err(Error::new(ErrorKind::NotFound, format!("{} does not exist", path.display())));
-    }
+    // A lock would be made for a name that leads nowhere, and the reason would be that of the lock.
+    std::fs::metadata(path).context(|| path.display().to_string())?;
     DiskLock::acquire(path, LOCK_WAIT, log)
 }

@@ -26,8 +26,8 @@ impl Connection {
         let library = self.library();
         let log = library.log();
         let _lock = match take_lock(path, log) {
-            // Who cannot make a lock file in the folder can still look.
-            Err(e) if !repair && matches!(e.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly) => None,
+            // Who cannot make a lock file can still look.
+            Err(e) if !repair && no_room_for_lock(e.kind()) => None,
             lock => Some(lock?),
         };
         let access = Access { write: repair, ..Access::READ };
@@ -52,6 +52,14 @@ impl Connection {
             _ => Ok(()),
         }
     }
+}
+
+/// Why there can be no lock file: nobody but the folder is to blame.
+fn no_room_for_lock(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::AccessDenied | ErrorKind::ReadOnly | ErrorKind::NameTooLong | ErrorKind::DiskFull
+    )
 }
 
 impl OpenDisk {

@@ -26,6 +26,7 @@ use crate::storage::Storage;
 use crate::storage::file_system::NamedFile;
 use crate::storage::os;
 use crate::storage::os::AlignedBuf;
+use crate::storage::os::Subject;
 use crate::storage::transfer;
 use crate::units::{align_down, align_up, byte_range};
 
@@ -78,6 +79,13 @@ impl FileStorage {
         if !(kind.is_file() || device && access.device) {
             let what = if device { "a block device" } else { "not a regular file" };
             return Err(Error::new(ErrorKind::NotAFile, format!("{} is {what}", label())));
+        }
+        if kind.is_file() && !access.write {
+            // What moves about in the file meanwhile would be looked for where it was.
+            if matches!(os::lock_shared(&file, Subject::Arrangement), Ok(false)) {
+                let message = format!("{} is being shrunk or defragmented", label());
+                return Err(Error::new(ErrorKind::Locked, message));
+            }
         }
         let direct = if access.direct { Direct::open(path, access.write) } else { None };
         Ok(Self { file, path: path.to_owned(), device, direct, warm: AtomicU32::new(0) })
@@ -325,6 +333,21 @@ impl Storage for FileStorage {
         Some(LocalFile(&self.file))
     }
 
+    fn exclude_readers(&self) -> Result<()> {
+        let story = || format!("locking {} against readers", self.label());
+        match os::lock_exclusively(&self.file, Subject::Arrangement).context(story)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Locked,
+                format!("{} is open elsewhere, by itself or as a parent", self.label()),
+            )),
+        }
+    }
+
+    fn admit_readers(&self) {
+        os::unlock(&self.file, Subject::Arrangement);
+    }
+
     fn label(&self) -> String {
         self.path.display().to_string()
     }
@@ -341,7 +364,9 @@ impl NamedFile for FileStorage {
     }
 
     fn lock_exclusively(&self) -> Result<()> {
-        match os::lock_exclusively(&self.file).context(|| format!("locking {}", self.label()))? {
+        match os::lock_exclusively(&self.file, Subject::Content)
+            .context(|| format!("locking {}", self.label()))?
+        {
             true => Ok(()),
             false => {
                 Err(Error::new(ErrorKind::Locked, format!("{} is open for writing elsewhere", self.label())))
@@ -350,7 +375,7 @@ impl NamedFile for FileStorage {
     }
 
     fn unlock(&self) {
-        os::unlock(&self.file);
+        os::unlock(&self.file, Subject::Content);
     }
 
     fn preallocate(&self, range: Range<u64>, progress: &mut dyn FnMut(u64)) -> Result<()> {
@@ -408,6 +433,21 @@ mod tests {
             file.read_at(&mut all, 0).unwrap();
             assert_eq!(all, bytes, "after {len} bytes at {offset}");
         }
+    }
+
+    #[test]
+    fn readers_and_who_moves_data_about_exclude_each_other() {
+        let (_dir, _bytes, mover) = sample(Access { write: true, ..Access::READ });
+        mover.lock_exclusively().unwrap();
+        let reader = FileStorage::open(mover.path(), Access::READ).unwrap();
+        let another = FileStorage::open(mover.path(), Access::READ).unwrap();
+        drop(another);
+        assert_eq!(mover.exclude_readers().unwrap_err().kind(), ErrorKind::Locked);
+        drop(reader);
+        mover.exclude_readers().unwrap();
+        assert_eq!(FileStorage::open(mover.path(), Access::READ).unwrap_err().kind(), ErrorKind::Locked);
+        mover.admit_readers();
+        FileStorage::open(mover.path(), Access::READ).unwrap();
     }
 
     #[test]

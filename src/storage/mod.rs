@@ -105,6 +105,15 @@ pub trait Storage: Debug + Send + Sync {
         None
     }
 
+    /// From now to [`Storage::admit_readers`] nobody else begins to read it, because what is in it moves about. `Locked`:
+    /// somebody reads it already. The default is for storages that nobody else can open.
+    fn exclude_readers(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends [`Storage::exclude_readers`].
+    fn admit_readers(&self) {}
+
     /// A name for messages: the path.
     fn label(&self) -> String;
 }

@@ -61,7 +61,8 @@ pub fn temporary(folder: &Path) -> Result<PathBuf> {
     Ok(folder.join(format!(".vmdk-{:016x}.tmp", u64::from_le_bytes(lot))))
 }
 
-/// Names that go away again unless kept: those of an operation that may still fail.
+/// Names that go away again unless kept: those of an operation that may still fail. The last one stands for all of them: it
+/// goes first, and only when it is gone for good do the others.
 #[derive(Debug)]
 pub struct NewNames {
     files: Arc<dyn FileSystem>,
@@ -87,8 +88,15 @@ impl NewNames {
 
 impl Drop for NewNames {
     fn drop(&mut self) {
-        for path in self.paths.iter().rev() {
-            let _ = self.files.remove(path); // the error that led here is the one to tell
+        let Some((last, others)) = self.paths.split_last() else { return };
+        let mut gone = self.files.remove(last);
+        if let (Some(folder), false) = (last.parent(), others.is_empty()) {
+            gone = gone.and_then(|()| self.files.flush_folder(folder));
+        }
+        if gone.is_ok() {
+            for path in others.iter().rev() {
+                let _ = self.files.remove(path); // the error that led here is the one to tell
+            }
         }
     }
 }

@@ -48,15 +48,43 @@ pub fn read_cached(file: &File, buf: &mut [u8], offset: u64) -> io::Result<Optio
     }
 }
 
-/// Takes the open-file-description write lock on the whole file. `Ok(false)`: somebody else holds one.
-pub fn lock_exclusively(file: &File) -> io::Result<bool> {
-    let lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+/// What a lock of an open file description is about. No other program is known to lock there.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject {
+    /// Writing: every byte that a file can have.
+    Content,
+    /// Where the content stands in the file: readers remember that, and share this lock while they do.
+    Arrangement,
+}
+
+impl Subject {
+    fn lock(self, kind: libc::c_int) -> libc::flock {
+        let (l_start, l_len) = match self {
+            Subject::Content => (0, 1 << 62),
+            Subject::Arrangement => (1 << 62, 1),
+        };
+        libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start,
+            l_len,
+            l_pid: 0,
+        }
+    }
+}
+
+/// Takes the lock for this file alone. `Ok(false)`: somebody else has it or shares it.
+pub fn lock_exclusively(file: &File, subject: Subject) -> io::Result<bool> {
+    lock(file, subject, libc::F_WRLCK)
+}
+
+/// Takes the lock together with others. `Ok(false)`: somebody has it alone.
+pub fn lock_shared(file: &File, subject: Subject) -> io::Result<bool> {
+    lock(file, subject, libc::F_RDLCK)
+}
+
+fn lock(file: &File, subject: Subject, kind: libc::c_int) -> io::Result<bool> {
+    let lock = subject.lock(kind);
     // SAFETY: the descriptor is open and `lock` is a valid structure for this command.
     match check(i64::from(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })) {
         Ok(_) => Ok(true),
@@ -69,16 +97,10 @@ pub fn lock_exclusively(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Gives up the lock of [`lock_exclusively`].
-pub fn unlock(file: &File) {
-    let lock = libc::flock {
-        l_type: libc::F_UNLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    // SAFETY: as in `lock_exclusively`. Unlocking what is not locked does nothing.
+/// Gives up a lock.
+pub fn unlock(file: &File, subject: Subject) {
+    let lock = subject.lock(libc::F_UNLCK);
+    // SAFETY: as in `lock`. Unlocking what is not locked does nothing.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
 }
 

@@ -2,6 +2,7 @@
 //!
 //! * [`abi`]: C programs against the built library;
 //! * [`vix`]: the C interface of the built library behind a thin safe wrapper;
+//! * [`disks`]: disks with something in them, and odd names;
 //! * [`child`]: running a test's body in a process of its own, because `InitEx` and `Exit` are global to a process;
 //! * [`scratch`]: folders that disappear, and peers that a machine may lack;
 //! * [`images`]: the golden and hostile images, unpacked;
@@ -18,6 +19,7 @@
 
 pub mod abi;
 pub mod child;
+pub mod disks;
 pub mod images;
 pub mod model;
 pub mod nbd;

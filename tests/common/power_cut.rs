@@ -41,7 +41,9 @@ pub struct Content {
 
 impl Content {
     fn write(&mut self, at: u64, bytes: &[u8]) {
-        self.len = self.len.max(at + bytes.len() as u64);
+        if !bytes.is_empty() {
+            self.len = self.len.max(at + bytes.len() as u64);
+        }
         let mut done = 0;
         while done < bytes.len() {
             let now = at + done as u64;

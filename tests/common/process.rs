@@ -29,6 +29,31 @@ pub fn drop_privileges() {
     assert_eq!(results, [0, 0, 0], "dropping privileges: {}", std::io::Error::last_os_error());
 }
 
+/// Runs the body as the unprivileged identity, in all threads of this process, and is root again afterwards. As it is for
+/// everybody else.
+pub fn unprivileged<T>(body: impl FnOnce() -> T) -> T {
+    const NOBODY: u32 = 65534;
+    let change = |id: u32| {
+        // SAFETY: changes the effective identity of this process, which no other test shares. The group goes first while
+        // this is root, and comes back last when it is root again.
+        let results = unsafe {
+            if id == 0 {
+                [libc::seteuid(0), libc::setegid(0)]
+            } else {
+                [libc::setegid(id), libc::seteuid(id)]
+            }
+        };
+        assert_eq!(results, [0, 0], "changing the identity: {}", std::io::Error::last_os_error());
+    };
+    if !is_root() {
+        return body();
+    }
+    change(NOBODY);
+    let result = body();
+    change(0);
+    result
+}
+
 /// Gives a file or folder to the unprivileged identity.
 pub fn give_away(path: &Path) {
     if is_root() {
@@ -64,16 +89,40 @@ pub fn forget_peak() {
 
 /// Mounts a file system of so many bytes on a folder, seen by this process alone and gone with it.
 pub fn mount_small(folder: &Path, bytes: u64) -> Result<(), String> {
-    // SAFETY: gives this process, which no other test shares, a mount table of its own.
+    own_mounts()?;
+    let (size, folder) = (format!("size={bytes}"), folder.to_str().expect("text"));
+    tool("mount", &["-t", "tmpfs", "-o", &size, "none", folder])
+}
+
+/// The same with a file system of a certain kind, which stands in the new file `image`.
+pub fn mount_made(folder: &Path, image: &Path, bytes: u64, make: &[&str]) -> Result<(), String> {
+    own_mounts()?;
+    std::fs::File::create_new(image).and_then(|file| file.set_len(bytes)).map_err(|e| e.to_string())?;
+    let (image, folder) = (image.to_str().expect("text"), folder.to_str().expect("text"));
+    let (program, arguments) = make.split_first().expect("a program");
+    tool(program, &[arguments, &[image]].concat())?;
+    tool("mount", &["-o", "loop", image, folder])
+}
+
+/// Gives this process, which no other test shares, a mount table of its own.
+fn own_mounts() -> Result<(), String> {
+    // SAFETY: changes what this process sees, nothing else.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return Err(std::io::Error::last_os_error().to_string());
     }
-    let run = |arguments: &[&str]| {
-        let outcome = super::tools::run(std::process::Command::new("mount").args(arguments));
-        if outcome.status.success() { Ok(()) } else { Err(outcome.text()) }
-    };
-    run(&["--make-rprivate", "/"])?;
-    run(&["-t", "tmpfs", "-o", &format!("size={bytes}"), "none", folder.to_str().expect("text")])
+    tool("mount", &["--make-rprivate", "/"])
+}
+
+fn tool(name: &str, arguments: &[&str]) -> Result<(), String> {
+    super::scratch::program(name)?;
+    let outcome = super::tools::run(std::process::Command::new(name).args(arguments));
+    if outcome.status.success() { Ok(()) } else { Err(outcome.text()) }
+}
+
+/// Nothing can be written below a folder of [`mount_small`] any more, or it can again.
+pub fn make_read_only(folder: &Path, read_only: bool) {
+    let how = if read_only { "remount,ro" } else { "remount,rw" };
+    super::tools::check(std::process::Command::new("mount").args(["-o", how]).arg(folder));
 }
 
 /// Free bytes of the file system a folder is on.
@@ -85,6 +134,16 @@ pub fn free_space(folder: &Path) -> u64 {
         let mut about: libc::statvfs = std::mem::zeroed();
         if libc::statvfs(path.as_ptr(), &raw mut about) == 0 { about.f_bavail * about.f_frsize } else { 0 }
     }
+}
+
+/// True on a file system where files can share their blocks.
+pub fn can_share_blocks(folder: &Path) -> bool {
+    let [one, other] = ["one", "other"].map(|name| folder.join(format!("can-share-{name}")));
+    std::fs::write(&one, [1; 4096]).expect("a file");
+    let mut copy = std::process::Command::new("cp");
+    let outcome = super::tools::run(copy.arg("--reflink=always").args([&one, &other]));
+    [one, other].iter().for_each(|file| drop(std::fs::remove_file(file)));
+    outcome.status.success()
 }
 
 /// Number of threads of this process.
@@ -171,4 +230,10 @@ pub fn in_fork(body: impl FnOnce() -> i32) -> i32 {
         assert_eq!(libc::waitpid(pid, &raw mut status, 0), pid, "waitpid");
         if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
     }
+}
+
+/// Ends this process as the system does when it has to: nothing runs any more.
+pub fn kill_self() {
+    // SAFETY: a signal that cannot be caught, to this process.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
 }

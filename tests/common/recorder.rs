@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use vixDiskLib::error::Error;
+use vixDiskLib::error::ErrorKind;
 use vixDiskLib::error::Result;
 use vixDiskLib::storage::Access;
 use vixDiskLib::storage::Identity;
@@ -65,6 +66,16 @@ pub enum Fault {
     Short,
 }
 
+impl Fault {
+    fn is_for(self, call: Call) -> bool {
+        match self {
+            Fault::Eio => true,
+            Fault::Enospc => matches!(call, Call::Write | Call::Space),
+            Fault::Short => call == Call::Write,
+        }
+    }
+}
+
 /// What a call needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Call {
@@ -82,16 +93,27 @@ struct Plan {
     forever: bool,
 }
 
+/// What failed first.
+#[derive(Clone, Debug)]
+pub struct Struck {
+    /// A sentence.
+    pub what: String,
+    /// Something was to be removed.
+    pub removal: bool,
+    /// So many changes were made before.
+    pub position: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     ops: Vec<Op>,
     /// Which file an inode is.
     ids: HashMap<u64, usize>,
     files: usize,
-    calls: usize,
+    /// The calls since the plan was made.
+    calls: Vec<Call>,
     plan: Option<Plan>,
-    /// What failed first.
-    struck: Option<(String, bool)>,
+    struck: Option<Struck>,
 }
 
 impl State {
@@ -100,6 +122,19 @@ impl State {
         self.files = self.files.max(file + 1);
         file
     }
+}
+
+/// What not every file system can do.
+#[derive(Clone, Copy, Debug)]
+pub struct Can {
+    /// Files without a name can be made.
+    pub unnamed: bool,
+    /// Files can have two names.
+    pub link: bool,
+}
+
+impl Can {
+    pub const ALL: Can = Can { unnamed: true, link: true };
 }
 
 /// A recorded folder.
@@ -111,32 +146,36 @@ struct Inner {
     host: Host,
     /// Absolute, without symbolic links.
     root: PathBuf,
-    /// Files without a name can be made.
-    unnamed: bool,
+    can: Can,
     state: Mutex<State>,
 }
 
 impl Recorder {
     /// Records what happens below `root`, where the files `ids` are.
-    pub fn new(root: &Path, ids: HashMap<u64, usize>, unnamed: bool) -> Self {
+    pub fn new(root: &Path, ids: HashMap<u64, usize>, can: Can) -> Self {
         let state = State { files: ids.len(), ids, ..State::default() };
-        Self(Arc::new(Inner { host: Host, root: root.to_owned(), unnamed, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { host: Host, root: root.to_owned(), can, state: Mutex::new(state) }))
     }
 
     /// The call with the number `at` fails, and all after it if `forever`.
     pub fn fail(&self, at: usize, fault: Fault, forever: bool) {
         let mut state = self.0.state.lock().unwrap();
-        state.calls = 0;
+        state.calls.clear();
         state.struck = None;
         state.plan = Some(Plan { at, fault, forever });
     }
 
-    /// No call fails from now on. Says whether the calls reached the planned number, and what failed: a sentence, and
-    /// whether that was the removal of something.
-    pub fn heal(&self) -> (bool, Option<(String, bool)>) {
+    /// No call fails from now on. What failed, if the planned call came.
+    pub fn heal(&self) -> Option<Struck> {
         let mut state = self.0.state.lock().unwrap();
-        let reached = state.plan.take().is_some_and(|plan| state.calls > plan.at);
-        (reached, state.struck.take())
+        state.plan = None;
+        state.struck.take()
+    }
+
+    /// The numbers of the calls so far that such a fault may strike.
+    pub fn targets(&self, fault: Fault) -> Vec<usize> {
+        let calls = &self.0.state.lock().unwrap().calls;
+        (0..calls.len()).filter(|&at| fault.is_for(calls[at])).collect()
     }
 
     pub fn ops(&self) -> Vec<Op> {
@@ -146,21 +185,17 @@ impl Recorder {
     /// Counts a call; the error if it is to fail.
     fn call(&self, call: Call, what: impl FnOnce() -> String) -> std::result::Result<(), (Fault, Error)> {
         let mut state = self.0.state.lock().unwrap();
-        let number = state.calls;
-        state.calls += 1;
+        let number = state.calls.len();
+        state.calls.push(call);
         let Some(plan) = state.plan else { return Ok(()) };
         let due = number == plan.at || plan.forever && number > plan.at;
-        let meant = match plan.fault {
-            Fault::Eio => true,
-            Fault::Enospc => matches!(call, Call::Write | Call::Space),
-            Fault::Short => call == Call::Write,
-        };
-        if !due || !meant {
+        if !due || !plan.fault.is_for(call) {
             return Ok(());
         }
         let what = what();
         let errno = if plan.fault == Fault::Eio { 5 } else { 28 };
-        state.struck.get_or_insert((what.clone(), call == Call::Remove));
+        let struck = Struck { what: what.clone(), removal: call == Call::Remove, position: state.ops.len() };
+        state.struck.get_or_insert(struck);
         Err((plan.fault, Error::from_io(std::io::Error::from_raw_os_error(errno), what)))
     }
 
@@ -228,7 +263,7 @@ impl FileSystem for Recorder {
     }
 
     fn create_unnamed(&self, path: &Path) -> Option<Arc<dyn NamedFile>> {
-        if !self.0.unnamed || self.plain(Call::Space, "making a file for", path).is_err() {
+        if !self.0.can.unnamed || self.plain(Call::Space, "making a file for", path).is_err() {
             return None;
         }
         let inner = self.0.host.create_unnamed(path)?;
@@ -237,6 +272,9 @@ impl FileSystem for Recorder {
 
     fn link(&self, old: &Path, new: &Path) -> Result<()> {
         self.plain(Call::Space, "linking to", new)?;
+        if !self.0.can.link {
+            return Err(Error::new(ErrorKind::NotSupported, "files have one name here"));
+        }
         self.0.host.link(old, new)?;
         self.note_name(new, self.node(new));
         Ok(())

@@ -131,22 +131,3 @@ pub fn qemu_raw(vmdk: &Path, folder: &Path) -> PathBuf {
 pub fn qemu_check(vmdk: &Path) {
     check(qemu_img(["check", "-f", "vmdk"]).arg(vmdk));
 }
-
-/// A compiled C program of `tests/c`, linked against the built library with the committed headers.
-pub fn compile(source: &str, folder: &Path, lib64: &Path) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let program = folder.join(source.trim_end_matches(".c"));
-    check(
-        Command::new("gcc")
-            .args(["-std=gnu99", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-I"])
-            .arg(root.join("include"))
-            .arg(root.join("tests/c").join(source))
-            .arg("-o")
-            .arg(&program)
-            .arg("-L")
-            .arg(lib64)
-            .arg(format!("-Wl,-rpath,{}", lib64.display()))
-            .args(["-lvixDiskLib", "-ldl"]),
-    );
-    program
-}

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use vixDiskLib::config::Config;
+use vixDiskLib::error::ErrorKind;
 use vixDiskLib::error::Result;
 use vixDiskLib::logging::Log;
 use vixDiskLib::session::Adapter;
@@ -21,6 +23,9 @@ use vixDiskLib::session::OpenFlags;
 use vixDiskLib::storage::file_system::FileSystem;
 use vixDiskLib::storage::file_system::Host;
 use vixDiskLib::units::Sectors;
+
+use super::power_cut::Tree;
+use super::recorder::Can;
 
 /// Small disks have so many sectors; the last grain is a part.
 pub const SMALL: u64 = 3001;
@@ -199,10 +204,12 @@ type Work<T> = Box<dyn Fn(&Home, &Path) -> T>;
 /// An operation.
 pub struct Scenario {
     pub name: String,
-    /// The file system can make files without a name.
-    pub unnamed: bool,
-    /// A disk comes to be: a killed process may leave files without a description, which are in the way.
-    pub makes_disk: bool,
+    /// What the file system can do.
+    pub can: Can,
+    /// A killed process may leave files that are no disk and that are in the way when it is done again.
+    pub in_the_way: bool,
+    /// A disk is taken away last, in the good time of the file system.
+    pub replaces: bool,
     /// Makes what is there before.
     pub prepare: Work<()>,
     /// The operation.
@@ -222,8 +229,9 @@ impl Scenario {
     ) -> Self {
         Self {
             name: name.into(),
-            unnamed: true,
-            makes_disk: false,
+            can: Can::ALL,
+            replaces: false,
+            in_the_way: false,
             prepare: Box::new(prepare),
             act: Box::new(act),
             judge: Box::new(judge),
@@ -232,11 +240,29 @@ impl Scenario {
     }
 }
 
-/// A fresh folder, in memory where that is possible.
-pub fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    tempfile::Builder::new().prefix("vixtest-").tempdir_in(place).unwrap()
+/// A place for files that is emptied again and again, in memory where that is possible. Its path stays the same: disks may
+/// name each other by it.
+pub struct Site {
+    _folder: tempfile::TempDir,
+    pub root: PathBuf,
+}
+
+impl Site {
+    pub fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let folder = tempfile::Builder::new().prefix("vixtest-").tempdir_in(place).unwrap();
+        let root = folder.path().canonicalize().unwrap().join("disks");
+        std::fs::create_dir(&root).unwrap();
+        Self { _folder: folder, root }
+    }
+
+    /// Has `tree` in it, and nothing else.
+    pub fn fill(&self, tree: &Tree) {
+        std::fs::remove_dir_all(&self.root).unwrap();
+        std::fs::create_dir(&self.root).unwrap();
+        tree.store(&self.root);
+    }
 }
 
 /// What went wrong in `check`, if anything did.
@@ -293,100 +319,144 @@ pub fn creations() -> Vec<Scenario> {
                 format!("create {kind:?}, unnamed files {unnamed}"),
                 |_, _| (),
                 move |home, root| home.create(&root.join("d.vmdk"), kind, sectors),
-                move |root| match which(&root.join("d.vmdk"), &[&Seen::empty(sectors)]) {
-                    Some(_) => State::New,
-                    None => State::Old,
-                },
+                move |root| created(&root.join("d.vmdk"), &Seen::empty(sectors)),
             );
-            all.push(Scenario { unnamed, makes_disk: true, ..scenario });
+            all.push(Scenario { can: Can { unnamed, link: true }, in_the_way: true, ..scenario });
         }
     }
     all
 }
 
+/// A new disk is there whole, or there is nothing of that name, or something that nobody takes for a disk.
+fn created(path: &Path, seen: &Seen) -> State {
+    if which(path, &[seen]).is_none() {
+        let refused = Home::host().look(path, OpenFlags::READ_ONLY).map_err(|e| e.kind());
+        let part = refused == Err(ErrorKind::NotADisk);
+        assert!(part || !path.exists(), "a part of a disk: {}", reason(path));
+        return State::Old;
+    }
+    let home = Home::host();
+    let disk = home.connection.open(path, OpenFlags::READ_ONLY).unwrap();
+    let keys = ["adapterType", "geometry.cylinders", "longContentID", "uuid", "virtualHWVersion"];
+    for key in keys {
+        assert!(disk.metadata(key).is_ok(), "the description has no {key}: {:?}", disk.metadata_keys());
+    }
+    disk.close().unwrap();
+    State::New
+}
+
 /// A child is made of a disk that was just written to.
 pub fn children() -> Vec<Scenario> {
+    let mut all = Vec::new();
+    for (below, kind) in [(MonolithicSparse, MonolithicSparse), (MonolithicFlat, SplitSparse)] {
+        for unnamed in [true, false] {
+            let scenario = child(below, kind, unnamed);
+            all.push(Scenario { can: Can { unnamed, link: true }, in_the_way: true, ..scenario });
+        }
+    }
+    all
+}
+
+fn child(below: DiskType, kind: DiskType, unnamed: bool) -> Scenario {
     let parent = || Seen::marked(SMALL, 1);
     let changed = move || parent().with(&[5], 2);
-    [(MonolithicSparse, MonolithicSparse), (MonolithicFlat, SplitSparse)]
-        .into_iter()
-        .map(|(below, kind)| {
-            Scenario::new(
-                format!("create child {kind:?} of {below:?}"),
-                move |home, root| home.make(&root.join("d.vmdk"), below, &parent()),
-                move |home, root| {
-                    let disk = home.connection.open(&root.join("d.vmdk"), OpenFlags::empty())?;
-                    let made = disk
-                        .write(Sectors(5), &stamp(5, 2))
-                        .and_then(|()| disk.create_child(&root.join("c.vmdk"), kind, &mut |_| ()));
-                    let closed = disk.close();
-                    made.and(closed)
-                },
-                move |root| {
-                    let below = which(&root.join("d.vmdk"), &[&parent(), &changed()]);
-                    assert!(below.is_some(), "{}", reason(&root.join("d.vmdk")));
-                    match which(&root.join("c.vmdk"), &[&changed()]) {
-                        Some(_) => State::New,
-                        None => State::Old,
-                    }
-                },
-            )
-        })
-        .map(|scenario| Scenario { makes_disk: true, ..scenario })
-        .collect()
+    Scenario::new(
+        format!("create child {kind:?} of {below:?}, unnamed files {unnamed}"),
+        move |home, root| home.make(&root.join("d.vmdk"), below, &parent()),
+        move |home, root| {
+            let disk = home.connection.open(&root.join("d.vmdk"), OpenFlags::empty())?;
+            let made = disk
+                .write(Sectors(5), &stamp(5, 2))
+                .and_then(|()| disk.create_child(&root.join("c.vmdk"), kind, &mut |_| ()));
+            let closed = disk.close();
+            made.and(closed)
+        },
+        move |root| {
+            let below = which(&root.join("d.vmdk"), &[&parent(), &changed()]);
+            assert!(below.is_some(), "{}", reason(&root.join("d.vmdk")));
+            created(&root.join("c.vmdk"), &changed())
+        },
+    )
 }
 
 /// Disks of one and of several files get another name, in their folder and in another one; a child follows.
 pub fn renamings() -> Vec<Scenario> {
     let mut all = Vec::new();
     for (kind, sectors) in [(MonolithicSparse, SMALL), (MonolithicFlat, SMALL), (SplitSparse, TWO_FILES)] {
-        for to in ["e.vmdk", "other/e.vmdk"] {
-            for has_child in [false, true] {
-                all.push(renaming(kind, sectors, to, has_child));
+        for to in ["e.vmdk", "other/d.vmdk"] {
+            for child in [None, Some("c.vmdk"), Some("other/c.vmdk")] {
+                all.push(renaming(kind, sectors, to, child));
             }
         }
     }
+    // A child that is renamed itself.
+    all.push(renaming_a_child());
     all
 }
 
-fn renaming(kind: DiskType, sectors: u64, to: &'static str, has_child: bool) -> Scenario {
+fn renaming(kind: DiskType, sectors: u64, to: &'static str, child_at: Option<&'static str>) -> Scenario {
     let disk = move || Seen::marked(sectors, 1);
     let child = move || disk().with(&[2, 900], 3);
-    let judge = move |root: &Path| {
-        let old = which(&root.join("d.vmdk"), &[&disk()]);
-        let new = which(&root.join(to), &[&disk()]);
-        if has_child {
-            let found = which(&root.join("c.vmdk"), &[&child()]);
-            assert!(found.is_some(), "the child: {}", reason(&root.join("c.vmdk")));
+    let also = move |root: &Path| {
+        // It is followed from the folders of the old and the new name.
+        if let Some(child_at) = child_at.filter(|at| !at.contains('/') || to.contains('/')) {
+            let found = which(&root.join(child_at), &[&child()]);
+            assert!(found.is_some(), "the child: {}", reason(&root.join(child_at)));
         }
+    };
+    let prepare = move |home: &Home, root: &Path| {
+        std::fs::create_dir(root.join("other")).unwrap();
+        home.make(&root.join("d.vmdk"), kind, &disk());
+        if let Some(child_at) = child_at {
+            home.child(&root.join("d.vmdk"), &root.join(child_at), &[2, 900], 3);
+        }
+    };
+    moved(format!("rename {kind:?} to {to}, child {child_at:?}"), prepare, "d.vmdk", to, disk, also)
+}
+
+fn renaming_a_child() -> Scenario {
+    let disk = || Seen::marked(SMALL, 1);
+    let child = move || disk().with(&[2, 900], 3);
+    let prepare = move |home: &Home, root: &Path| {
+        std::fs::create_dir(root.join("other")).unwrap();
+        home.make(&root.join("d.vmdk"), MonolithicFlat, &disk());
+        home.child(&root.join("d.vmdk"), &root.join("c.vmdk"), &[2, 900], 3);
+    };
+    let also = move |root: &Path| assert_eq!(which(&root.join("d.vmdk"), &[&disk()]), Some(0));
+    // Its new name is given before the path to its parent fits the other folder: it does not open then.
+    let scenario = moved("rename a child".to_owned(), prepare, "c.vmdk", "other/c2.vmdk", child, also);
+    Scenario { in_the_way: true, ..scenario }
+}
+
+/// The disk `from` gets the name `to`.
+fn moved(
+    name: String,
+    prepare: impl Fn(&Home, &Path) + 'static,
+    from: &'static str,
+    to: &'static str,
+    disk: impl Fn() -> Seen + Copy + 'static,
+    also: impl Fn(&Path) + Copy + 'static,
+) -> Scenario {
+    let judge = move |root: &Path| {
+        let old = which(&root.join(from), &[&disk()]);
+        let new = which(&root.join(to), &[&disk()]);
+        also(root);
         match (old, new) {
             (Some(_), None) => State::Old,
             (None, Some(_)) => State::New,
             (Some(_), Some(_)) => State::Both,
-            (None, None) => panic!("lost: {}; {}", reason(&root.join("d.vmdk")), reason(&root.join(to))),
+            (None, None) => panic!("lost: {}; {}", reason(&root.join(from)), reason(&root.join(to))),
         }
     };
     let after = move |home: &Home, root: &Path| {
         // Deleting one of two names leaves the other disk whole.
         if judge(root) == State::Both {
-            home.connection.unlink(&root.join("d.vmdk")).unwrap();
+            home.connection.unlink(&root.join(from)).unwrap();
             assert_eq!(which(&root.join(to), &[&disk()]), Some(0), "the name that stays");
         }
     };
-    let with = if has_child { " with a child" } else { "" };
-    let scenario = Scenario::new(
-        format!("rename {kind:?} to {to}{with}"),
-        move |home, root| {
-            std::fs::create_dir(root.join("other")).unwrap();
-            home.make(&root.join("d.vmdk"), kind, &disk());
-            if has_child {
-                home.child(&root.join("d.vmdk"), &root.join("c.vmdk"), &[2, 900], 3);
-            }
-        },
-        move |home, root| home.rename(&root.join("d.vmdk"), &root.join(to)),
-        judge,
-    );
-    Scenario { after: Box::new(after), ..scenario }
+    let act = move |home: &Home, root: &Path| home.rename(&root.join(from), &root.join(to));
+    Scenario { after: Box::new(after), ..Scenario::new(name, prepare, act, judge) }
 }
 
 /// Disks of one and of several files, and a child, are deleted.
@@ -435,36 +505,45 @@ pub fn deletions() -> Vec<Scenario> {
     all
 }
 
-/// A disk is copied to nowhere and over others.
+/// A chain is copied to nowhere and over disks of one file and of several.
 pub fn copies() -> Vec<Scenario> {
     let mut all = Vec::new();
     for kind in [MonolithicSparse, MonolithicFlat, SplitSparse, StreamOptimized] {
         for over in [None, Some(MonolithicSparse), Some(MonolithicFlat)] {
-            let (source, old) = (|| Seen::marked(SMALL, 1), || Seen::marked(SMALL + 7, 2));
-            let scenario = Scenario::new(
-                format!("copy as {kind:?} over {over:?}"),
-                move |home, root| {
-                    home.make(&root.join("s.vmdk"), MonolithicFlat, &source());
-                    if let Some(over) = over {
-                        home.make(&root.join("t.vmdk"), over, &old());
-                    }
-                },
-                move |home, root| home.copy(&root.join("s.vmdk"), &root.join("t.vmdk"), kind, over.is_some()),
-                move |root| {
-                    assert_eq!(which(&root.join("s.vmdk"), &[&source()]), Some(0), "the source");
-                    let target = root.join("t.vmdk");
-                    match which(&target, &[&source(), &old()]) {
-                        Some(0) => State::New,
-                        Some(_) if over.is_some() => State::Old,
-                        None if over.is_none() && !target.exists() => State::Old,
-                        found => panic!("{found:?}: {}", reason(&target)),
-                    }
-                },
-            );
-            all.push(Scenario { makes_disk: over.is_none(), ..scenario });
+            all.push(copy(kind, over, Can::ALL));
         }
     }
+    all.push(copy(MonolithicFlat, None, Can { unnamed: false, link: false }));
+    all.push(copy(SplitSparse, Some(MonolithicFlat), Can { unnamed: false, link: false }));
     all
+}
+
+fn copy(kind: DiskType, over: Option<DiskType>, can: Can) -> Scenario {
+    let (parent, old) = (|| Seen::marked(SMALL, 1), || Seen::marked(SMALL + 7, 2));
+    let source = move || parent().with(&[4, 2000], 3);
+    let scenario = Scenario::new(
+        format!("copy as {kind:?} over {over:?}, {can:?}"),
+        move |home, root| {
+            home.make(&root.join("p.vmdk"), MonolithicFlat, &parent());
+            home.child(&root.join("p.vmdk"), &root.join("s.vmdk"), &[4, 2000], 3);
+            if let Some(over) = over {
+                home.make(&root.join("t.vmdk"), over, &old());
+            }
+        },
+        move |home, root| home.copy(&root.join("s.vmdk"), &root.join("t.vmdk"), kind, over.is_some()),
+        move |root| {
+            assert_eq!(which(&root.join("p.vmdk"), &[&parent()]), Some(0), "the source's parent");
+            assert_eq!(which(&root.join("s.vmdk"), &[&source()]), Some(0), "the source");
+            let target = root.join("t.vmdk");
+            match which(&target, &[&source(), &old()]) {
+                Some(0) => State::New,
+                Some(_) if over.is_some() => State::Old,
+                None if over.is_none() && !target.exists() => State::Old,
+                found => panic!("{found:?}: {}", reason(&target)),
+            }
+        },
+    );
+    Scenario { can, in_the_way: over.is_none(), replaces: true, ..scenario }
 }
 
 /// Every kind of disk that can grow does, within its last file and into further ones.
@@ -478,12 +557,14 @@ pub fn growths() -> Vec<Scenario> {
         (SplitSparse, SMALL, 9000),
         (SplitFlat, SMALL, TWO_FILES),
     ];
+    let fallback = [(SplitSparse, SMALL, 9000), (SplitFlat, SMALL, TWO_FILES)];
+    let cases = cases.into_iter().map(|case| (case, true));
     cases
-        .into_iter()
-        .map(|(kind, sectors, after)| {
+        .chain(fallback.into_iter().map(|case| (case, false)))
+        .map(|((kind, sectors, after), unnamed)| {
             let disk = move || Seen::marked(sectors, 1);
-            Scenario::new(
-                format!("grow {kind:?} to {after}"),
+            let scenario = Scenario::new(
+                format!("grow {kind:?} to {after}, unnamed files {unnamed}"),
                 move |home, root| home.make(&root.join("d.vmdk"), kind, &disk()),
                 move |home, root| {
                     home.connection.grow(&root.join("d.vmdk"), Sectors(after), true, &mut |_| ())
@@ -493,7 +574,8 @@ pub fn growths() -> Vec<Scenario> {
                     Some(_) => State::New,
                     None => panic!("{}", reason(&root.join("d.vmdk"))),
                 },
-            )
+            );
+            Scenario { can: Can { unnamed, link: true }, ..scenario }
         })
         .collect()
 }

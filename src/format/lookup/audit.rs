@@ -204,11 +204,8 @@ impl<E: Entries> Pass<'_, '_, E> {
                 format!("grain table {table} at byte {at:#x} shares space with something else"),
             );
         }
-        if self.first {
-            if lookup.reaches_past_the_end(table, raw) {
-                self.report
-                    .fault(false, format!("grain table {table} has entries behind the end of the disk"));
-            }
+        if lookup.reaches_past_the_end(table, raw) {
+            self.fault(|| format!("grain table {table} has entries behind the end of the disk"));
         }
         for (grain, entry, place) in lookup.places(table, raw) {
             match place {

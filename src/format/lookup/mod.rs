@@ -167,6 +167,11 @@ impl<E: Entries> Lookup<E> {
         &self.name
     }
 
+    /// Where oddities are told.
+    pub(super) fn log(&self) -> &Log {
+        &self.log
+    }
+
     /// The measures.
     pub(super) fn shape(&self) -> &Shape {
         &self.shape

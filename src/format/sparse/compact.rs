@@ -27,6 +27,7 @@ use crate::format::sparse::header::ENTRIES;
 use crate::format::sparse::header::TABLE_BYTES;
 use crate::format::sparse::space::Space;
 use crate::format::sparse::write::Places;
+use crate::storage::Storage;
 use crate::units::SECTOR;
 
 /// One table of the file and where its copies stand.
@@ -68,6 +69,10 @@ impl Share<'_, '_> {
 const WHOLE: u64 = 1000;
 
 impl Rearrange for Sparse {
+    fn storage(&self) -> &dyn Storage {
+        &*self.body.storage
+    }
+
     fn rearrange(
         &self,
         how: Arrange,
@@ -98,7 +103,7 @@ impl Rearrange for Sparse {
             }
             Err(e) => {
                 // The two tables may name different places with the same content: neither may be written to.
-                work.failed = Some(e.to_string());
+                writer.fail(&mut work, &e);
                 Err(e)
             }
         }

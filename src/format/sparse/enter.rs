@@ -24,14 +24,14 @@ impl Sparse {
             let mut work = writer.work.lock();
             let reservation = find(&work, ticket)?;
             let table = reservation.table();
-            if work.failed.is_some() {
+            if work.check().is_err() {
                 break reservation;
             }
             if work.publishing.contains(&table) {
                 writer.changed.wait(&mut work);
             } else if work.dirty.contains_key(&table) {
                 drop(work);
-                let _ = self.publish_dirty(); // a failure is found in `failed`
+                let _ = self.publish_dirty(); // a failure is found by `check`
             } else {
                 work.reserved.iter_mut().filter(|r| r.ticket == ticket).for_each(|r| r.entering = true);
                 break reservation;
@@ -45,7 +45,7 @@ impl Sparse {
         match &written {
             Ok(()) => self.set_entries(&reservation),
             Err(e) => {
-                work.failed = work.failed.take().or_else(|| Some(e.to_string()));
+                writer.fail(&mut work, e);
                 // The file's table may have a part of the entries: from now on only the one in memory is believed.
                 work.dirty.entry(reservation.table()).or_insert_with(|| {
                     keep = true;

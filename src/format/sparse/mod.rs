@@ -6,7 +6,8 @@
 //!   directory   where each table stands             pages read on demand
 //!   tables      where each grain stands             a bounded cache, read without locks
 //!   map, scan   what lies behind an offset; what is allocated
-//!   verify      the check of all tables before the first write, and the repair after a crash (claims: what is used)
+//!   verify      the check of all tables before the first write (claims: what is used)
+//!   verify_mend the repair after a crash
 //!   write       new grains: reserved (space: where), written by the caller,
 //!   enter       entered into the tables at once, or later together (publish)
 //! ```
@@ -35,6 +36,7 @@ mod scan;
 mod space;
 mod tables;
 mod verify;
+mod verify_mend;
 mod write;
 
 use std::ops::Range;
@@ -182,7 +184,7 @@ impl Sparse {
         }
         let survey = verify::survey(header, body, directory)?;
         if header.unclean {
-            verify::mend(&survey, body, directory)?;
+            verify_mend::mend(&survey, body, directory)?;
             self.mark(false)?;
         }
         Ok(survey)
@@ -220,6 +222,10 @@ impl Image for Sparse {
 
     fn begin_writing(&self) -> Result<()> {
         self.begin()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.writer.as_ref().map_or(Ok(()), Writer::check)
     }
 
     fn prepare(&self, offset: u64, len: u64) -> Result<Option<Pending<'_>>> {

@@ -89,7 +89,7 @@ impl Sparse {
             Ok(()) => batch.values().for_each(|dirty| self.tables.unpin(dirty.frame)),
             Err(e) => {
                 // They go on serving reads, so their frames stay pinned.
-                work.failed = Some(e.to_string());
+                writer.fail(&mut work, e);
                 work.dirty.extend(batch);
             }
         }
@@ -138,7 +138,7 @@ impl Sparse {
         let flushed = self.body.storage.flush().context(|| self.body.name.clone());
         if let (Err(e), Some(writer)) = (&flushed, &self.writer) {
             // What the host dropped cannot be known, and a second flush may wrongly succeed.
-            writer.work.lock().failed = Some(e.to_string());
+            writer.fail(&mut writer.work.lock(), e);
         }
         flushed
     }
@@ -194,7 +194,7 @@ impl Sparse {
         let mut work = writer.work.lock();
         work.building = false;
         if let Some(Err(e)) = &named {
-            work.failed = Some(e.to_string());
+            writer.fail(&mut work, e);
         }
         drop(work);
         writer.changed.notify_all();

@@ -1,4 +1,4 @@
-//! The check of all tables when a file is opened for writing, and the repair of what a crash leaves behind.
+//! The check of all tables when a file is opened for writing. What it finds is mended by `verify_mend`.
 //!
 //! Writing into a file whose tables contradict each other would spread the damage, so anything that a crash of an orderly
 //! writer cannot explain is refused. A crash explains, in a file marked as being written:
@@ -405,37 +405,4 @@ pub(super) fn same_grain(header: &Header, body: &Body, grain: u64, one: u32, oth
         (one, other, left) = (one + len, other + len, left - len);
     }
     Ok(true)
-}
-
-/// Brings a file that was being written when its writer died into order, and marks it as clean.
-pub(super) fn mend(survey: &Survey, body: &Body, directory: &Directory) -> Result<()> {
-    let story = || format!("repair of {}", body.name);
-    for fix in &survey.fixes {
-        for place in fix.places.iter().rev().flatten() {
-            body.storage.write_at(&fix.value.to_le_bytes(), *place).context(story)?;
-        }
-    }
-    for (side, table) in &survey.orphans {
-        directory.set_entry(body, *side, *table, 0)?;
-    }
-    body.storage.flush().context(story)?;
-    let say = |count: u64, what: &str| {
-        if count > 0 {
-            body.log.warning(|| format!("{}: repaired after a crash: {count} {what}", body.name));
-        }
-    };
-    say(survey.kept, "grains that only one of the two tables knew are kept");
-    say(survey.moving, "grains that were being moved are kept where they are read");
-    say(survey.lost, "grains whose data never reached the file are removed");
-    say(
-        survey.orphans.len() as u64,
-        "empty grain tables that only one of the two directories knew are removed",
-    );
-    if body.size() > survey.end {
-        let unused = body.size() - survey.end;
-        body.storage.set_len(survey.end).context(story)?;
-        body.set_size(survey.end);
-        body.log.info(|| format!("{}: {unused} unused bytes cut off the end after a crash", body.name));
-    }
-    Ok(())
 }

@@ -14,6 +14,8 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Condvar;
@@ -43,6 +45,8 @@ pub(super) struct Writer {
     pub(super) changed: Condvar,
     /// Tables with unpublished entries at which a commit publishes by itself.
     pub(super) dirty_limit: usize,
+    /// `work.failed` is set: told to every write without taking the lock.
+    has_failed: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -62,8 +66,8 @@ pub(super) struct Work {
     pub dirty: BTreeMap<u32, Dirty>,
     /// Tables that are being published.
     pub publishing: BTreeSet<u32>,
-    /// Why nothing more can be written.
-    pub failed: Option<String>,
+    /// Why nothing more can be written; see [`Writer::fail`].
+    failed: Option<String>,
 }
 
 /// Where the two copies of a table stand, in bytes.
@@ -103,7 +107,20 @@ impl Writer {
             failed: None,
         };
         let dirty_limit = DIRTY_TABLES.min(frames as usize / 2);
-        Self { work: Mutex::new(work), changed: Condvar::new(), dirty_limit }
+        let has_failed = AtomicBool::new(false);
+        Self { work: Mutex::new(work), changed: Condvar::new(), dirty_limit, has_failed }
+    }
+
+    /// From now on nothing is written until the file is opened again: its tables may not be what they are in memory. The
+    /// first cause is kept.
+    pub fn fail(&self, work: &mut Work, cause: &Error) {
+        work.failed.get_or_insert_with(|| cause.to_string());
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Refuses once something has failed.
+    pub fn check(&self) -> Result<()> {
+        if self.has_failed.load(Ordering::Acquire) { self.work.lock().check() } else { Ok(()) }
     }
 }
 

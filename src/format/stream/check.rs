@@ -77,8 +77,8 @@ struct Opened {
     header: Header,
     directory: Option<u64>,
     redundant: Option<u64>,
-    /// The file ends as it should.
-    ended: bool,
+    /// What is wrong with the end of a file that should have a footer.
+    cut: Option<String>,
 }
 
 /// What the tables of a directory say.
@@ -114,13 +114,14 @@ fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdict> 
     {
         report.fault(true, "the redundant grain tables are not like the primary ones");
     }
-    let (records, ending) =
-        check_walk::walk(&**storage, &opened.header, opened.ended, &entries.data, &mut report)?;
-    if !opened.ended {
-        report.note(match ending {
-            Ending::Complete => "every grain that was written is there, only the end is missing".to_owned(),
-            Ending::Open => format!("what the file held behind byte {:#x} is lost", records.end),
-        });
+    let ended = opened.cut.is_none();
+    let (records, ending) = check_walk::walk(&**storage, &opened.header, ended, &entries.data, &mut report)?;
+    if let Some(cut) = &opened.cut {
+        let fate = match ending {
+            Ending::Complete => "all grains are there".to_owned(),
+            Ending::Open => format!("grains that stood behind byte {:#x} are lost", records.end),
+        };
+        report.fault(true, format!("{cut}; {fate}"));
     }
     if opened.directory.or(opened.redundant).is_some() {
         compare(&entries.data, &records, options.has_parent, &mut report);
@@ -149,13 +150,12 @@ fn open(storage: &dyn Storage, file: u64, options: &CheckOptions, report: &mut R
     }
     report.size(options.sectors, header.capacity.0, header.grain.0);
     let (directory, redundant) = (header.directory, header.redundant);
-    let mut opened = Opened { raw, header, directory, redundant, ended: true };
+    let mut opened = Opened { raw, header, directory, redundant, cut: None };
     if opened.header.gd_at_end() {
         opened.redundant = None;
         opened.directory = match footer(storage, file, &opened, options, report) {
             Err(e) if e.kind() == ErrorKind::NotADisk => {
-                report.fault(true, format!("{e}"));
-                opened.ended = false;
+                opened.cut = Some(e.to_string());
                 None
             }
             directory => directory?,
@@ -266,7 +266,7 @@ fn named(
             match place {
                 // Whether it can be there is seen when it is compared with the records.
                 Place::Data(_) | Place::Bad => {
-                    entries.data.push((u32::try_from(entry).unwrap_or(u32::MAX), grain))
+                    entries.data.push((u32::try_from(entry).unwrap_or(u32::MAX), grain));
                 }
                 Place::Zero => entries.zeros = true,
                 Place::Unallocated => {}

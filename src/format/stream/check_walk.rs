@@ -36,7 +36,7 @@ pub(super) struct Records {
 /// How the walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// With the directory, the footer or the end-of-stream marker: there are no more records.
+    /// With the directory or the footer: there are no more records.
     Complete,
     /// Somewhere else: the file may have had more.
     Open,
@@ -59,6 +59,8 @@ enum Step {
 struct Walk<'a, 'b> {
     storage: &'a dyn Storage,
     header: &'a Header,
+    /// The file has a footer, or needs none.
+    ended: bool,
     file: u64,
     window: Window,
     inflater: Inflater,
@@ -114,63 +116,59 @@ pub(super) fn walk(
     let (window, inflater, file) = (Window::default(), Inflater::new(), storage.size()?);
     let (grain, records) = (Vec::new(), Records { end: start, ..Records::default() });
     let mut walk =
-        Walk { storage, header, file, window, inflater, grain, records, has_directory: false, report };
+        Walk { storage, header, ended, file, window, inflater, grain, records, has_directory: false, report };
     if start > file {
-        walk.report.fault(
-            false,
-            format!("the metadata takes {} sectors, the file has {file} bytes", header.overhead.0),
-        );
+        let sectors = header.overhead.0;
+        walk.report.fault(false, format!("the metadata takes {sectors} sectors, the file has {file} bytes"));
         return Ok((walk.records, Ending::Open));
     }
     // Records that the walk does not come by would be lost with the old tables.
     let metadata = header.descriptor.as_ref().map_or(SECTOR, |text| text.end).min(start);
     walk.tell_stray(metadata..start)?;
-    let footer_at = file.saturating_sub(super::TAIL_BYTES as u64);
-    let (mut at, mut ending) = (start, Ending::Open);
-    loop {
-        let step = walk.step(at)?;
-        if let Step::To(next) = step {
-            if walk.has_directory && !ended {
-                break; // no grains follow, and what does follow is damaged
-            }
-            at = next;
-            continue;
-        }
-        let after = entries.partition_point(|&(sector, _)| u64::from(sector) <= at / SECTOR);
-        let next =
-            entries.get(after).map(|&(sector, _)| u64::from(sector) * SECTOR).filter(|&next| next < file);
-        let known = matches!(step, Step::Footer | Step::End);
-        match step {
-            Step::Footer if at == footer_at => ending = Ending::Complete,
-            Step::Footer | Step::End if next.is_none() => ending = Ending::Complete,
-            // A file that was cut ends like that; where there is a footer, the marker is wrong.
-            Step::Past if next.is_none() => {
-                let cut = !(ended && header.gd_at_end());
-                walk.report.fault(cut, format!("the file ends inside what stands at byte {at:#x}"));
-            }
-            Step::Odd(what) => walk.report.fault(false, format!("byte {at:#x}: {what}")),
-            Step::Past => {
-                walk.report.fault(false, format!("what stands at byte {at:#x} passes the end of the file"))
-            }
-            _ => {}
-        }
-        match next {
-            Some(next) if !(known && at == footer_at) => at = next,
-            _ => break,
-        }
-    }
-    if at != footer_at {
-        walk.tell_stray(at.saturating_add(SECTOR)..file)?;
-    }
+    let ending = walk.go(start, entries)?;
     walk.tell_missed(entries)?;
-    if walk.has_directory {
-        ending = Ending::Complete;
-    }
     walk.sort();
     Ok((walk.records, ending))
 }
 
 impl Walk<'_, '_> {
+    /// Goes from record to record, to the end.
+    fn go(&mut self, start: u64, entries: &[(u32, u64)]) -> Result<Ending> {
+        let footer_at = self.file.saturating_sub(super::TAIL_BYTES as u64);
+        let mut at = start;
+        loop {
+            let step = self.step(at)?;
+            if let Step::To(next) = step {
+                if self.has_directory && !self.ended {
+                    return Ok(Ending::Complete); // no grains follow, and what does follow is damaged
+                }
+                at = next;
+                continue;
+            }
+            if matches!(step, Step::Footer) && at == footer_at {
+                return Ok(Ending::Complete);
+            }
+            let after = entries.partition_point(|&(sector, _)| u64::from(sector) <= at / SECTOR);
+            let next = entries.get(after).map(|&(sector, _)| u64::from(sector) * SECTOR);
+            let next = next.filter(|&next| next < self.file);
+            // A file that was cut ends inside something; where there is a footer, the marker is wrong.
+            let cut = next.is_none() && !(self.ended && self.header.gd_at_end());
+            match &step {
+                Step::Odd(what) => self.report.fault(false, format!("byte {at:#x}: {what}")),
+                Step::Past => {
+                    self.report.fault(cut, format!("what stands at byte {at:#x} passes the end of the file"));
+                }
+                Step::Footer | Step::End | Step::To(_) => {}
+            }
+            let Some(next) = next else {
+                self.tell_stray(at.saturating_add(SECTOR)..self.file)?;
+                let known = self.has_directory || matches!(step, Step::Footer);
+                return Ok(if known { Ending::Complete } else { Ending::Open });
+            };
+            at = next;
+        }
+    }
+
     /// Looks at what stands at byte `at`, which is a whole sector.
     fn step(&mut self, at: u64) -> Result<Step> {
         let rest = self.file.saturating_sub(at);
@@ -225,7 +223,7 @@ impl Walk<'_, '_> {
     /// A record whose marker names the sector `lba` of the disk and `size` compressed bytes.
     fn grain(&mut self, at: u64, lba: u64, size: u32) -> Result<Step> {
         let grain = lba / self.header.grain.0;
-        if lba % self.header.grain.0 != 0 || lba >= self.header.capacity.0 {
+        if !lba.is_multiple_of(self.header.grain.0) || lba >= self.header.capacity.0 {
             return Ok(Step::Odd(format!("a marker of sector {lba}, where no grain of the disk begins")));
         }
         let bytes = self.header.grain_bytes();

@@ -169,9 +169,10 @@ fn free_name(files: &dyn FileSystem, folder: &Path, name: &str) -> String {
 /// Gives a file a further name that nobody has, or another one where files have one name only; an existing one is an error.
 fn give_name(files: &dyn FileSystem, from: &Path, to: &Path) -> Result<()> {
     match files.link(from, to) {
-        Err(e) if e.kind() == ErrorKind::NotSupported && fs::symlink_metadata(to).is_err() => {
-            files.rename(from, to)
-        }
+        Err(e) if e.kind() == ErrorKind::NotSupported => match fs::symlink_metadata(to) {
+            Ok(_) => Err(e.with_kind(ErrorKind::AlreadyExists).context(format!("{} exists", to.display()))),
+            Err(_) => files.rename(from, to),
+        },
         result => result,
     }
 }

@@ -5,13 +5,19 @@
 //!   2  from here on there are two complete disks in the same files; children next to them turn to the new one
 //!   3  the old description goes, then the old names of the extents
 //! ```
+//!
+//! A process killed between 2 and 3 leaves both disks, which are the same bytes under two names. Either can be used, not
+//! both for writing at once; renaming the old one to the new name once more finishes the work, and deleting either of them
+//! leaves the other. The same call removes old names of extents when the old description went but they did not.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::disk::anatomy::Anatomy;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create;
 use crate::format::descriptor::Descriptor;
@@ -21,6 +27,8 @@ use crate::session::maintain::children;
 use crate::session::maintain::children::Follower;
 use crate::session::maintain::children::children_of;
 use crate::session::maintain::held::Held;
+use crate::storage::Access;
+use crate::storage::file::FileStorage;
 use crate::storage::file_system::FileSystem;
 use crate::storage::names;
 use crate::storage::names::NewNames;
@@ -30,9 +38,13 @@ use crate::transport::local;
 pub(super) fn rename(from: &Path, to: &Path, library: &Library) -> Result<()> {
     let target = Target::new(to)?;
     let files = library.files();
+    if target.exists && std::fs::symlink_metadata(from).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+        return finish(from, &target, library);
+    }
     let held = Held::hold(from, library)?;
     held.check_complete()?;
     let plan = Plan::new(&held, &target)?;
+    plan.check_target(&held, &target)?;
     let cid = held.anatomy.descriptor.cid();
     let mut followers = children_of(&**files, &held.path, cid, &[held.folder(), &target.folder])?
         .iter()
@@ -67,6 +79,8 @@ struct Target {
     /// Absolute, without symbolic links.
     folder: PathBuf,
     name: String,
+    /// Something has that name already.
+    exists: bool,
 }
 
 impl Target {
@@ -83,10 +97,8 @@ impl Target {
         };
         let folder = folder.canonicalize().context(|| format!("folder {}", folder.display()))?;
         let path = folder.join(name);
-        if std::fs::symlink_metadata(&path).is_ok() {
-            return Err(Error::new(ErrorKind::AlreadyExists, format!("{} exists", path.display())));
-        }
-        Ok(Target { path, folder, name: name.to_owned() })
+        let exists = std::fs::symlink_metadata(&path).is_ok();
+        Ok(Target { path, folder, name: name.to_owned(), exists })
     }
 }
 
@@ -155,6 +167,45 @@ impl Plan {
         }
     }
 
+    /// Refuses a target that exists, unless it is what a renaming that died has made of this disk.
+    fn check_target(&self, held: &Held, target: &Target) -> Result<()> {
+        if !target.exists {
+            return Ok(());
+        }
+        let text = match self.is_made(held, target)? {
+            Made::No => format!("{} exists", target.path.display()),
+            Made::Changed => format!(
+                "{} exists; it has the same extents as {}, but one of them was written to since: delete the one that is not needed",
+                target.path.display(),
+                held.path.display()
+            ),
+            Made::Yes => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::AlreadyExists, text))
+    }
+
+    /// Whether the target is a second name of the same disk.
+    fn is_made(&self, held: &Held, target: &Target) -> Result<Made> {
+        if !are_two_entries(&held.path, &target.path)?
+            || !self.links.iter().all(|(old, new)| is_same_file(old, new))
+        {
+            return Ok(Made::No);
+        }
+        if held.anatomy.embedded.is_some() {
+            return Ok(if is_same_file(&held.path, &target.path) { Made::Yes } else { Made::No });
+        }
+        let found = FileStorage::open(&target.path, Access::READ).and_then(|file| Anatomy::read(&file));
+        Ok(match found {
+            Ok(Anatomy { descriptor: found, embedded: None })
+                if found.extents() == self.descriptor.extents()
+                    && found.parent_hint() == self.descriptor.parent_hint() =>
+            {
+                if found.cid() == self.descriptor.cid() { Made::Yes } else { Made::Changed }
+            }
+            _ => Made::No,
+        })
+    }
+
     /// Makes the new disk beside the old one. Its names are in `made`.
     fn make(
         &self,
@@ -171,10 +222,15 @@ impl Plan {
         }
         files.flush_folder(&target.folder)?;
         if held.anatomy.embedded.is_some() {
-            files.link(&held.path, &target.path)?;
-            made.add(target.path.clone());
-            files.flush_folder(&target.folder)?;
+            if !target.exists {
+                files.link(&held.path, &target.path)?;
+                made.add(target.path.clone());
+                files.flush_folder(&target.folder)?;
+            }
             return self.put_embedded(held);
+        }
+        if target.exists {
+            return Ok(());
         }
         let like = std::fs::metadata(&held.path).context(|| held.path.display().to_string())?;
         let temporary = names::temporary(&target.folder)?;
@@ -215,6 +271,59 @@ impl Plan {
         }
         old
     }
+}
+
+/// What a renaming that died has done.
+enum Made {
+    No,
+    Yes,
+    /// All of it, and the two descriptions went different ways since.
+    Changed,
+}
+
+/// True when two paths are two entries, of one folder or of two. Two spellings may lead to one entry.
+fn are_two_entries(one: &Path, other: &Path) -> Result<bool> {
+    let (Some(folder), Some(second)) = (one.parent(), other.parent()) else { return Ok(false) };
+    if !is_same_file(folder, second) {
+        return Ok(true);
+    }
+    let what = || format!("listing {}", folder.display());
+    let mut own = [false; 2];
+    for entry in std::fs::read_dir(folder).context(what)? {
+        let name = entry.context(what)?.file_name();
+        own[0] |= Some(&*name) == one.file_name();
+        own[1] |= Some(&*name) == other.file_name();
+    }
+    Ok(own == [true; 2] && one.file_name() != other.file_name())
+}
+
+/// Ends a renaming that died when the old description was gone: removes the old names of the extents. `NotFound` when there
+/// are none.
+fn finish(from: &Path, target: &Target, library: &Library) -> Result<()> {
+    let missing = || Error::new(ErrorKind::NotFound, format!("{} does not exist", from.display()));
+    let (Some(folder), Some(name)) = (from.parent(), from.file_name().and_then(|name| name.to_str())) else {
+        return Err(missing());
+    };
+    let held = Held::hold(&target.path, library).map_err(|_| missing())?;
+    let bases = (create::base_name(&target.name), create::base_name(name));
+    let extents = held.extents.iter().flatten().map(|extent| extent.path.clone());
+    let mut old = BTreeSet::new();
+    for path in extents.chain(held.tracking().map(|(_, path)| path)) {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        let before = folder.join(renamed(name, bases));
+        let is_file = std::fs::symlink_metadata(&before).is_ok_and(|meta| meta.is_file());
+        if is_file && is_same_file(&path, &before) && are_two_entries(&path, &before)? {
+            old.insert(before);
+        }
+    }
+    if old.is_empty() {
+        return Err(missing());
+    }
+    children::remove_all(&**library.files(), &old)?;
+    library
+        .log()
+        .info(|| format!("VixDiskLib: {} was renamed before; its old names are gone", from.display()));
+    Ok(())
 }
 
 /// The name with its beginning replaced, if it is that of the disk: `d-flat.vmdk` becomes `e-flat.vmdk`.

@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use std::ptr::null;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use libloading::Library;
 
@@ -90,8 +92,11 @@ pub fn library_path() -> PathBuf {
 unsafe extern "C" fn note_progress(data: *mut c_void, percent: c_int) -> c_char {
     // SAFETY: the vector that the caller below passes, alive for the call that reports.
     unsafe { (*data.cast::<Vec<i32>>()).push(percent) };
-    1
+    c_char::from(!UNWILLING.load(Ordering::Relaxed))
 }
+
+/// Progress functions answer FALSE: the caller would rather not go on.
+pub static UNWILLING: AtomicBool = AtomicBool::new(false);
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).expect("a path without NUL")
