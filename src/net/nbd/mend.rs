@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::Export;
+use crate::net::nbd::Replies;
 use crate::net::nbd::calls::Cause;
 use crate::net::nbd::connection::Connection;
 use crate::net::nbd::connection::Link;
@@ -158,6 +159,12 @@ impl Connection {
                  flags {:#x} and {:?} after",
                 ours.size, ours.flags, ours.blocks, export.size, export.flags, export.blocks
             );
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
+        // What is to be sent again may be longer than 32 bits can say.
+        if ours.replies == Replies::Extended && export.replies != Replies::Extended {
+            stream.shutdown();
+            let message = "the server changed while the connection was lost: it had extended headers";
             return Err(Error::new(ErrorKind::Protocol, message));
         }
         Ok((stream, export))

@@ -11,16 +11,35 @@
 //!
 //! Nothing here falls back to less: a handshake that fails is an error, and there is no way from it to plain text.
 
+mod config;
+mod handshake;
+mod inbox;
+mod odd;
+mod record;
+mod stream;
+mod thumbprint;
+mod verify;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::ClientConfig;
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::ServerName;
+
+use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::stream::Stream;
+use crate::net::tls::inbox::Inbox;
+use crate::net::tls::stream::TlsStream;
 
 /// What is known about servers, and what they may know about us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,20 +83,73 @@ impl TlsSettings {
             (self.certificate_file, self.key_file) = (Some(certificate), Some(key));
         }
     }
+
+    /// The thumbprint, unless it is empty.
+    fn pin(&self) -> Option<&str> {
+        self.thumbprint.as_deref().filter(|t| !t.trim().is_empty())
+    }
 }
 
 /// Makes encrypted streams out of plain ones. Clones share what they are made of.
-#[derive(Clone, Debug)]
-pub struct Tls(Arc<TlsSettings>);
+#[derive(Clone)]
+pub struct Tls(Arc<Shared>);
+
+struct Shared {
+    config: Arc<ClientConfig>,
+    /// The server's name is part of what is checked.
+    names_count: bool,
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
+    }
+}
 
 impl Tls {
-    /// Reads the files that the settings name.
-    pub fn new(settings: &TlsSettings, _log: Log) -> Result<Tls> {
-        Ok(Self(Arc::new(settings.clone())))
+    /// Reads the files that the settings name, and the system's trust anchors where they are needed.
+    pub fn new(settings: &TlsSettings, log: Log) -> Result<Tls> {
+        let names_count = settings.verify && settings.pin().is_none();
+        if !settings.verify && settings.pin().is_none() {
+            log.warning(|| "the certificates of servers are not checked: anybody can be the server");
+        }
+        let config = config::build(settings, log).context(|| "settings of TLS")?;
+        Ok(Self(Arc::new(Shared { config, names_count })))
     }
 
     /// Shakes hands over a connected stream. `host` is the name or address that the server's certificate must be for.
-    pub fn wrap(&self, _stream: Box<dyn Stream>, _host: &str, _until: Instant) -> Result<Box<dyn Stream>> {
-        Err(Error::new(ErrorKind::NotSupported, "TLS is not built yet"))
+    ///
+    /// The kinds of errors: `CertificateRefused` (the server is not the right one), `Unauthorised` (the server does not
+    /// take our certificate; with TLS 1.3 that may show only when the first bytes are received), `Protocol`, `TimedOut`,
+    /// `ConnectionLost`.
+    pub fn wrap(&self, stream: Box<dyn Stream>, host: &str, until: Instant) -> Result<Box<dyn Stream>> {
+        let label = stream.label();
+        let wrapped = self.name(host).and_then(|name| {
+            let mut tls = UnbufferedClientConnection::new(Arc::clone(&self.0.config), name)
+                .map_err(|e| handshake::failure(&e))?;
+            let mut inbox = Inbox::new();
+            handshake::shake(&mut tls, &*stream, &mut inbox, until)?;
+            TlsStream::new(tls, stream, inbox)
+        });
+        match wrapped {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(e) => Err(e.context(format!("TLS with {label}"))),
+        }
+    }
+
+    fn name(&self, host: &str) -> Result<ServerName<'static>> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        match ServerName::try_from(host.to_owned()) {
+            Ok(name) => Ok(name),
+            // An address is not told to the server, so that any does where names do not count.
+            Err(_) if !self.0.names_count => Ok(ServerName::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED))),
+            Err(_) => {
+                let what = format!("{host:?} is no name or address that a certificate could be for");
+                Err(Error::new(ErrorKind::CertificateRefused, what))
+            }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;
