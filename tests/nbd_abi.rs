@@ -515,3 +515,94 @@ fn closing_waits_for_a_server_that_is_only_slow() {
         assert!(start.elapsed() >= Duration::from_secs(3), "the flush was waited for");
     });
 }
+
+/// What a callback works with: the disk, and where it leaves what came of it.
+struct Chain<'a> {
+    disk: &'a Disk<'a>,
+    left: std::sync::atomic::AtomicU64,
+    seen: std::sync::Mutex<Vec<(u64, Vec<u8>)>>,
+    done: std::sync::mpsc::SyncSender<()>,
+}
+
+/// Reads synchronously, then submits the next request, until none is left.
+fn go_on(chain: &'static Chain<'static>, result: u64) {
+    let n = chain.left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    let mut sector = vec![0; 512];
+    let read = chain.disk.read(n, &mut sector);
+    chain.seen.lock().expect("the list").push((result.max(read), sector));
+    if n == 0 {
+        chain.done.send(()).expect("somebody waits");
+        return;
+    }
+    let buf = Vec::leak(vec![0; 512]);
+    assert_eq!(chain.disk.read_async_then(n, buf, Box::new(move |result| go_on(chain, result))), code::ASYNC);
+}
+
+#[test]
+fn a_callback_may_read_and_submit() {
+    requires!("nbdkit");
+    in_child(|| {
+        let server = servers::nbdkit(Door::TCP, &[], &["memory", "1M"]);
+        let disk: &'static Disk<'static> =
+            Box::leak(Box::new(open(&Server::named(server.uri("")), "", flags::READ_WRITE)));
+        disk.must_write(0, &stamps(0, 64, 1));
+        let (done, waiting) = std::sync::mpsc::sync_channel(1);
+        let chain: &'static Chain<'static> =
+            Box::leak(Box::new(Chain { disk, left: 50.into(), seen: std::sync::Mutex::default(), done }));
+        let buf = Vec::leak(vec![0; 512]);
+        let started = disk.read_async_then(0, buf, Box::new(move |result| go_on(chain, result)));
+        assert_eq!(started, code::ASYNC);
+        waiting.recv_timeout(Duration::from_secs(60)).expect("the chain ends");
+        assert_eq!(disk.wait(), code::OK);
+        let seen = chain.seen.lock().expect("the list");
+        assert_eq!(seen.len(), 51);
+        for (n, (result, sector)) in seen.iter().rev().enumerate() {
+            assert_eq!(*result, code::OK);
+            assert!(*sector == stamps(n as u64, 1, 1), "sector {n}");
+        }
+        assert_eq!(disk.close_again(), code::OK);
+    });
+}
+
+#[test]
+fn nbd_server_is_a_disk_too() {
+    requires!("nbd-server");
+    in_child(|| {
+        let folder = scratch::folder();
+        let image = raw_file(folder.path(), SECTORS * 512);
+        let server = servers::nbd_server(Door::TCP, &[("e", &image)], "flush = true\ntrim = true");
+        use_as_disk(open(&Server::named(server.uri("")), "e", flags::READ_WRITE), "nbd");
+    });
+}
+
+#[test]
+fn programs_on_nbdkits_plugin_reach_an_export() {
+    requires!("nbdkit", "nbdcopy", "nbdinfo");
+    let folder = scratch::folder();
+    let raw = folder.path().join("source");
+    let content = Rng::new(7).bytes(3 << 20);
+    std::fs::write(&raw, &content).expect("an image");
+    let below = servers::nbdkit(Door::UNIX, &[], &["file", &raw.display().to_string()]);
+    for version in common::nbd::PLUGINS {
+        let plugin = common::nbd::plugin(version);
+        if !plugin.exists() {
+            scratch::skip(&format!("{version}'s vddk plugin is not there"));
+            continue;
+        }
+        let install = common::nbd::Installation::new();
+        let copy = folder.path().join(version);
+        let parameters = [
+            format!("server={}", below.uri("")),
+            "file=".to_owned(),
+            "user=any".to_owned(),
+            "password=any".to_owned(),
+            "vm=moref=any".to_owned(),
+        ];
+        let above = common::nbd::Server::start(&install, &plugin, &["-v"], &parameters);
+        tools::check(Command::new("nbdcopy").arg(above.uri()).arg(&copy));
+        assert!(std::fs::read(&copy).expect("the copy") == content, "{version}");
+        let map = tools::check(Command::new("nbdinfo").args(["--map", &above.uri()])).out();
+        assert!(map.contains("data"), "{version}: {map}");
+        above.finish();
+    }
+}
