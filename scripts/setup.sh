@@ -3,7 +3,8 @@
 #
 # As root on a Debian or Ubuntu machine it installs what is missing with apt and says so; otherwise it prints what is
 # missing and the command that would install it, and goes on: the tests that need it are skipped with a printed reason.
-# Nothing is installed with NO_INSTALL=1. Fetches nbdkit's vddk plugins at the end (scripts/fetch-nbdkit-plugins.sh).
+# Nothing is installed with NO_INSTALL=1. Fetches nbdkit's vddk plugins at the end (scripts/fetch-nbdkit-plugins.sh)
+# and the independent readers of what is written (scripts/fetch-readers.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,7 @@ wanted=(
     'command -v readelf|binutils'
     'command -v pkg-config|pkg-config'
     'command -v python3|python3'
+    'python3 -c "import ensurepip, venv; print(venv)"|python3-venv'
     'command -v zstd|zstd'
     'type -P kill|procps'
     'command -v strace|strace'
@@ -59,5 +61,10 @@ status=0
 scripts/fetch-nbdkit-plugins.sh || status=$?
 if [ "$status" -ne 0 ]; then
     say "without one of nbdkit's vddk plugins, the tests that need it are skipped"
+    [ "${CI:-}" != true ] || exit 1
+fi
+
+if ! scripts/fetch-readers.sh; then
+    say 'what is written is compared with qemu-img only'
     [ "${CI:-}" != true ] || exit 1
 fi

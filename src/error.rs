@@ -108,6 +108,12 @@ pub enum ErrorKind {
     ConnectionLost,
     /// The credentials were refused.
     Unauthorised,
+    /// A peer did not answer in time.
+    TimedOut,
+    /// A peer said something that its protocol does not allow, or refused what is needed.
+    Protocol,
+    /// The peer's certificate is not the one expected, or nobody vouches for it.
+    CertificateRefused,
 }
 
 /// A fault: its kind, the story of where it happened (innermost first), and the cause below it.

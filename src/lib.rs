@@ -19,7 +19,7 @@
 //!               │                       ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────
-//!   base:  error  units  logging  config  threads
+//!   base:  error  units  logging  config  threads  transfer
 //! ```
 //!
 //! Names point downwards only; `tests/layering.rs` checks it.
@@ -29,7 +29,9 @@
 pub mod config;
 pub mod error;
 pub mod logging;
+pub mod secret;
 pub mod threads;
+pub mod transfer;
 pub mod units;
 
 pub mod storage;
@@ -37,6 +39,8 @@ pub mod storage;
 pub mod format;
 
 pub mod disk;
+
+pub mod net;
 
 pub mod transport;
 

@@ -16,6 +16,7 @@ use common::nbd;
 use common::nbd::End;
 use common::nbd::Installation;
 use common::nbd::Server;
+use common::readers::readers_agree;
 use common::scratch;
 use common::tools;
 use common::tools::check;
@@ -255,6 +256,74 @@ fn a_created_disk_takes_a_copy_with_flush_and_reads_it_back() {
             check(install.nbdkit(&plugin, &["-r"]).arg(file(&disk)).args(["--run", &copy]));
             assert_eq!(sha256_of(&out), sha256_of(&raw), "{what}: reopened");
         }
+    }
+}
+
+/// The kinds of disk that the plugin can be asked for, and whether this library makes them.
+const CREATE_TYPES: [(&str, bool); 8] = [
+    ("monolithic-sparse", true),
+    ("monolithic-flat", true),
+    ("split-sparse", true),
+    ("split-flat", true),
+    ("vmfs-flat", true),
+    ("vmfs-thin", true),
+    ("vmfs-sparse", false),
+    ("stream-optimized", true),
+];
+
+#[test]
+fn every_kind_is_made_on_request_or_refused_with_its_code() {
+    requires!("nbdkit", "nbdcopy", "qemu-img");
+    let install = Installation::new();
+    for (version, plugin) in plugins() {
+        for (kind, works) in CREATE_TYPES {
+            let folder = scratch::folder();
+            let disk = folder.path().join("new.vmdk");
+            let raw = sample(folder.path(), 20_000);
+            let out = folder.path().join("o.raw");
+            // One request after the other: a streamOptimized disk is written in ascending order.
+            let ordered = "--synchronous --requests=1 --connections=1 --flush";
+            let script = format!("nbdcopy {ordered} {} \"$uri\"", raw.display());
+            let mut nbdkit = install.nbdkit(&plugin, &["-v"]);
+            nbdkit.arg(file(&disk)).args(["create=true", "create-size=10240000"]);
+            let outcome = tools::run(nbdkit.args([&format!("create-type={kind}"), "--run", &script]));
+            let what = format!("{version}, {kind}");
+            if works {
+                outcome.ok();
+                let copy = format!("nbdcopy \"$uri\" {}", out.display());
+                check(install.nbdkit(&plugin, &["-r"]).arg(file(&disk)).args(["--run", &copy]));
+                assert_eq!(sha256_of(&out), sha256_of(&raw), "{what}: read back");
+                readers_agree(&disk, folder.path(), &std::fs::read(&raw).expect("the sample"));
+            } else {
+                let log = outcome.text();
+                assert!(!outcome.status.success() && !outcome.late, "{what}: {log}");
+                let refused = "VixDiskLib_GetErrorText (6)"; // VIX_E_NOT_SUPPORTED, as the plugin got it
+                assert!(log.contains(refused), "{what}: {log}");
+                assert_eq!(scratch::names(folder.path()), ["in.raw"], "{what}: nothing is left");
+            }
+        }
+    }
+}
+
+/// A write that goes back in a streamOptimized disk fails, and what was written before is a whole disk at the end.
+#[test]
+fn a_stream_written_out_of_order_says_so_and_stays_sound() {
+    requires!("nbdkit", "qemu-io", "qemu-img");
+    let install = Installation::new();
+    for (version, plugin) in plugins() {
+        let folder = scratch::folder();
+        let disk = folder.path().join("new.vmdk");
+        let script = "qemu-io -f raw -c 'write -P 7 1M 1M' -c flush -c 'write -P 8 0 64k' \
+                      -c 'write -P 9 3M 64k' -c flush \"$uri\"; true";
+        let mut nbdkit = install.nbdkit(&plugin, &["-v"]);
+        nbdkit.arg(file(&disk)).args(["create=true", "create-size=4M", "create-type=stream-optimized"]);
+        let log = check(nbdkit.args(["--run", script])).text();
+        assert!(log.contains("ascending order"), "{version}: {log}");
+        assert!(log.contains("write failed"), "{version}: the client is told: {log}");
+        let mut model = vec![0; 4 << 20];
+        model[1 << 20..2 << 20].fill(7);
+        model[3 << 20..(3 << 20) + 65_536].fill(9);
+        readers_agree(&disk, folder.path(), &model);
     }
 }
 

@@ -3,6 +3,7 @@
 #[macro_use]
 mod common;
 
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,9 +14,11 @@ use common::child::in_child;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
-use common::nbd;
+use common::process;
+use common::readers::READERS;
 use common::readers::readers_agree;
 use common::scratch;
+use common::scratch::names;
 use common::tools;
 use common::vix;
 use common::vix::Connection;
@@ -30,15 +33,6 @@ const KINDS: [Kind; 6] =
     [Kind::Sparse, Kind::Flat, Kind::SplitSparse, Kind::SplitFlat, Kind::VmfsFlat, Kind::VmfsThin];
 /// Sectors of a full piece of a split disk.
 const PIECE: u64 = 4_192_256;
-
-fn names(folder: &Path) -> Vec<String> {
-    let mut all: Vec<String> = std::fs::read_dir(folder)
-        .expect("the folder")
-        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
-        .collect();
-    all.sort();
-    all
-}
 
 fn text_of(path: &Path) -> String {
     let bytes = std::fs::read(path).expect("the descriptor");
@@ -56,6 +50,7 @@ fn write_samples(connection: &Connection<'_>, path: &Path, capacity: u64) -> Vec
     let disk = connection.must_open(path, flags::READ_WRITE);
     let mut starts = vec![0, capacity / 2, capacity - 1];
     starts.extend((1..=capacity / PIECE).map(|n| n * PIECE - 1).filter(|start| start + 2 <= capacity));
+    starts.sort_unstable();
     let samples: Vec<(u64, Vec<u8>)> =
         starts.into_iter().map(|start| (start, stamps(start, 2.min(capacity - start), 3))).collect();
     for (start, data) in &samples {
@@ -65,28 +60,119 @@ fn write_samples(connection: &Connection<'_>, path: &Path, capacity: u64) -> Vec
     samples
 }
 
+/// The content of a disk of zeros after these writes.
+fn model_of(capacity: u64, samples: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut model = vec![0; (capacity * 512) as usize];
+    for (start, data) in samples {
+        let at = (start * 512) as usize;
+        model[at..at + data.len()].copy_from_slice(data);
+    }
+    model
+}
+
 #[test]
 fn every_kind_is_written_reopened_and_read_by_other_programs() {
     requires!("qemu-img");
     in_child(|| {
         let connection = Vix::started().connect(false).expect("a connection");
-        for kind in KINDS {
+        for kind in KINDS.into_iter().chain([Kind::Stream]) {
             for capacity in [1, 7, 127, 128, 129, 2048, 65_536, 65_537, 70_001] {
                 let folder = scratch::folder();
-                let path = folder.path().join("d.vmdk");
+                let path = folder.path().join("my d.vmdk");
                 let (result, seen) = connection.create_watched(&path, Spec::new(kind, capacity));
                 assert_eq!(result, code::OK, "{kind:?} of {capacity}: {}", vix::log_text());
                 assert_eq!(seen.last(), Some(&100), "{seen:?}");
                 let samples = write_samples(&connection, &path, capacity);
                 let disk = connection.must_open(&path, flags::READ_ONLY);
                 assert_eq!(disk.info().capacity, capacity, "{kind:?}");
-                let mut model = vec![0; (capacity * 512) as usize];
-                for (start, data) in samples {
-                    let at = (start * 512) as usize;
-                    model[at..at + data.len()].copy_from_slice(&data);
-                }
+                let model = model_of(capacity, &samples);
                 assert!(disk.must_read(0, capacity) == model, "{kind:?} of {capacity}");
                 readers_agree(&path, folder.path(), &model);
+            }
+        }
+    });
+}
+
+#[test]
+fn children_of_every_kind_are_read_by_other_programs() {
+    requires!("qemu-img");
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        for parent_kind in KINDS {
+            for (child_kind, capacity) in [(Kind::Sparse, 129), (Kind::SplitSparse, 70_001)] {
+                let folder = scratch::folder();
+                let (parent, child) = (folder.path().join("d.vmdk"), folder.path().join("c.vmdk"));
+                connection.must_create(&parent, Spec::new(parent_kind, capacity));
+                let mut samples = write_samples(&connection, &parent, capacity);
+                let disk = connection.must_open(&parent, flags::READ_ONLY);
+                assert_eq!(disk.create_child(&child, child_kind).0, code::OK, "{}", vix::log_text());
+                assert_eq!(disk.close(), code::OK);
+                let disk = connection.must_open(&child, flags::READ_WRITE);
+                samples.push((1, stamps(1, 3, 4)));
+                samples.push((capacity / 3, stamps(capacity / 3, 1, 5)));
+                for (start, data) in &samples[samples.len() - 2..] {
+                    disk.must_write(*start, data);
+                }
+                assert_eq!(disk.close(), code::OK);
+                readers_agree(&child, folder.path(), &model_of(capacity, &samples));
+            }
+        }
+    });
+}
+
+/// A disk with a border between two pieces: 2 GiB, so the content to compare with is a file with holes.
+#[test]
+fn disks_of_several_pieces_are_read_by_other_programs() {
+    requires!("qemu-img");
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        for kind in [Kind::SplitSparse, Kind::SplitFlat] {
+            let folder = scratch::folder();
+            let path = folder.path().join("d.vmdk");
+            let capacity = PIECE + 77;
+            if kind == Kind::SplitFlat && process::free_space(folder.path()) < 4 << 30 {
+                scratch::note("a split flat disk of 2 GiB: not enough space");
+                continue;
+            }
+            connection.must_create(&path, Spec::new(kind, capacity));
+            let raw = std::fs::File::create(folder.path().join("model.raw")).expect("a file");
+            raw.set_len(capacity * 512).expect("its length");
+            for (start, data) in write_samples(&connection, &path, capacity) {
+                raw.write_all_at(&data, start * 512).expect("a sample");
+            }
+            for reader in READERS {
+                let opinion = reader.compare(&path, &folder.path().join("model.raw"));
+                assert_eq!(opinion, Ok(()), "{kind:?}, {reader:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_reader_that_finds_something_else_says_so() {
+    requires!("qemu-img");
+    in_child(|| {
+        let connection = Vix::started().connect(false).expect("a connection");
+        let folder = scratch::folder();
+        let (path, raw) = (folder.path().join("d.vmdk"), folder.path().join("model.raw"));
+        connection.must_create(&path, Spec::new(Kind::Sparse, 300));
+        let model = model_of(300, &write_samples(&connection, &path, 300));
+        for reader in READERS {
+            std::fs::write(&raw, &model).expect("the content");
+            assert_eq!(reader.compare(&path, &raw), Ok(()), "{reader:?}");
+            if reader.is_here() {
+                for (what, changed) in [
+                    (
+                        "another byte",
+                        model.iter().enumerate().map(|(i, b)| b ^ u8::from(i == 200 * 512)).collect(),
+                    ),
+                    ("more", [&model[..], &[1; 512]].concat()),
+                    ("less", model[..299 * 512].to_vec()),
+                ] {
+                    let changed: Vec<u8> = changed;
+                    std::fs::write(&raw, changed).expect("other content");
+                    assert!(reader.compare(&path, &raw).is_err(), "{reader:?}, {what}");
+                }
             }
         }
     });
@@ -147,7 +233,7 @@ fn disks_larger_than_a_piece_are_split_at_2047_mib() {
             let folder = scratch::folder();
             let path = folder.path().join("d.vmdk");
             let capacity = 2 * PIECE + 5;
-            if kind == Kind::SplitFlat && free_bytes(folder.path()) < 8 << 30 {
+            if kind == Kind::SplitFlat && process::free_space(folder.path()) < 8 << 30 {
                 scratch::note("a split flat disk of 4 GiB: not enough space");
                 continue;
             }
@@ -166,11 +252,6 @@ fn disks_larger_than_a_piece_are_split_at_2047_mib() {
             assert!(told.contains(&format!("\"virtual-size\": {}", capacity * 512)), "{told}");
         }
     });
-}
-
-fn free_bytes(folder: &Path) -> u64 {
-    let out = tools::check(Command::new("df").args(["--output=avail", "-B1"]).arg(folder)).out();
-    out.lines().nth(1).and_then(|line| line.trim().parse().ok()).unwrap_or(0)
 }
 
 /// A program that restores disks makes those above 2 TiB of pieces, and processes may have 1024 files open.
@@ -293,7 +374,7 @@ fn a_folder_that_cannot_be_written_to_gives_an_error_and_stays_empty() {
         let folder = scratch::folder();
         let place: PathBuf = folder.path().join("sub");
         std::fs::create_dir(&place).expect("a folder");
-        common::process::drop_privileges();
+        process::drop_privileges();
         for kind in KINDS {
             let result = connection.create(&place.join("d.vmdk"), Spec::new(kind, 300));
             assert_eq!(result, code::ACCESS_ERROR, "{kind:?}");
@@ -308,7 +389,7 @@ fn a_full_file_system_leaves_nothing() {
         let folder = scratch::folder();
         let place = folder.path().join("small");
         std::fs::create_dir(&place).expect("a folder");
-        if let Err(reason) = common::process::mount_small(&place, 1 << 20) {
+        if let Err(reason) = process::mount_small(&place, 1 << 20) {
             return scratch::note(&reason);
         }
         let connection = Vix::started().connect(false).expect("a connection");
@@ -357,49 +438,6 @@ fn a_killed_creation_or_deletion_leaves_no_half_disk() {
         for name in disks {
             let disk = connection.must_open(&folder.path().join(name), flags::READ_WRITE);
             assert!(is_zero(&disk.must_read(0, 3000)), "round {round}: {name}");
-        }
-    }
-}
-
-#[test]
-fn nbdkit_makes_every_kind() {
-    requires!("nbdkit", "nbdcopy", "qemu-img");
-    let install = nbd::Installation::new();
-    for version in nbd::PLUGINS {
-        let plugin = nbd::plugin(version);
-        if !plugin.is_file() {
-            scratch::skip(&format!("{version}: {} is missing", plugin.display()));
-            continue;
-        }
-        for (kind, works) in [
-            ("monolithic-sparse", true),
-            ("monolithic-flat", true),
-            ("split-sparse", true),
-            ("split-flat", true),
-            ("vmfs-flat", true),
-            ("vmfs-thin", true),
-            ("vmfs-sparse", false),
-        ] {
-            let folder = scratch::folder();
-            let disk = folder.path().join("new.vmdk");
-            let (raw, out) = (folder.path().join("in.raw"), folder.path().join("out.raw"));
-            std::fs::write(&raw, stamps(0, 4096, 9)).expect("the data");
-            let script =
-                format!("nbdcopy --flush {} \"$uri\" && nbdcopy \"$uri\" {}", raw.display(), out.display());
-            let mut nbdkit = install.nbdkit(&plugin, &[] as &[&str]);
-            nbdkit
-                .arg(format!("file={}", disk.display()))
-                .args(["create=true", "create-size=2M", &format!("create-type={kind}")])
-                .args(["--run", &script]);
-            let outcome = tools::run(&mut nbdkit);
-            if works {
-                outcome.ok();
-                assert!(std::fs::read(&out).expect("the copy") == stamps(0, 4096, 9), "{version}, {kind}");
-                tools::qemu_check(&disk);
-            } else {
-                assert!(!outcome.status.success(), "{version}, {kind}: {}", outcome.text());
-                assert!(!disk.exists(), "{version}, {kind}");
-            }
         }
     }
 }

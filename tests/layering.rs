@@ -24,19 +24,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("secret", &["error"]),
     ("config", &["error", "logging"]), // the level of the log is a setting
     ("threads", &["error"]),
+    ("transfer", &["error"]),
     ("storage", BASE),
-    ("format", &["error", "units", "logging", "secret", "config", "threads", "storage"]),
-    ("disk", &["error", "units", "logging", "secret", "config", "threads", "storage", "format"]),
-    ("vmfs", &["error", "units", "logging", "secret", "config", "threads", "storage"]),
+    ("format", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage"]),
+    ("disk", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "format"]),
+    ("vmfs", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage"]),
     ("net", BASE),
     (
         "transport",
         &[
-            "error", "units", "logging", "secret", "config", "threads", "storage", "format", "disk", "vmfs",
-            "net",
+            "error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "format",
+            "disk", "vmfs", "net",
         ],
     ),
-    ("engine", &["error", "units", "logging", "secret", "config", "threads", "storage", "disk"]),
+    ("engine", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "disk"]),
     (
         "session",
         &[
@@ -46,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "secret",
             "config",
             "threads",
+            "transfer",
             "storage",
             "format",
             "disk",
@@ -55,18 +57,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine",
         ],
     ),
-    ("abi", &["error", "units", "logging", "secret", "config", "threads", "session"]),
+    ("abi", &["error", "units", "logging", "secret", "config", "threads", "transfer", "session"]),
     ("mntapi", &["abi"]),
     ("bin/vixdisk", &["session"]),
-    ("bin/vixsim", &["error", "units", "logging", "secret", "config", "threads", "net", "disk"]),
+    ("bin/vixsim", &["error", "units", "logging", "secret", "config", "threads", "transfer", "net", "disk"]),
     ("", &[]),
 ];
 
-const BASE: &[&str] = &["error", "units", "logging", "secret", "config", "threads"];
+const BASE: &[&str] = &["error", "units", "logging", "secret", "config", "threads", "transfer"];
 
 /// Where `unsafe` may stand.
 const UNSAFE_ROOMS: &[&str] = &["abi", "mntapi"];
-const UNSAFE_FILES: &[&str] = &["storage/os.rs", "engine/ring.rs"];
+const UNSAFE_FILES: &[&str] = &["storage/os.rs", "net/os.rs", "engine/ring.rs"];
 
 /// Rooms that know neither files nor sockets nor processes.
 const NO_FILES: &[&str] = &["error", "units", "logging", "secret", "format", "disk", "engine"];

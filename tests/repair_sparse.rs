@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use vixDiskLib::disk::Disk;
 use vixDiskLib::disk::check::check_link;
 use vixDiskLib::error::Result;
-use vixDiskLib::format::sparse::check::Verdict;
+use vixDiskLib::format::check::Verdict;
 use vixDiskLib::logging::Level;
 use vixDiskLib::logging::Log;
 use vixDiskLib::logging::Sink;

@@ -402,12 +402,19 @@ pub fn sesparse() -> Built {
     for (i, table) in [1u64, 0].iter().enumerate() {
         built.u64(format!("gd[{i}]"), 4096 * 512 + i * 8, 0x1000_0000_0000_0000 | table);
     }
+    built.u64("j.magic", 1024, 0xdeaf_c0de);
+    built.u64("j.sequence", 1032, 0x24);
+    built.put(1040, &[1]);
+    built.small("bitmap[0]", 8192 * 512, &[0b0110_0111]);
+    built.small("bitmap[2]", 8192 * 512 + 2, &[0b10]);
+    let rotated = |number: u64| (number & 0xfff) << 48 | number >> 12;
     let entry = |grain: u64| {
         let table = [1, 0][(grain / 4096) as usize];
         (6144 * 512 + table * 32768 + grain % 4096 * 8) as usize
     };
     for (index, grain) in [(0u64, 2u64), (1, 0), (2, 1), (17, 4095), (5, 4096), (6, 4097)] {
-        built.u64(format!("gt[{grain}]"), entry(grain), 3 << 60 | (index & 0xfff) << 48 | index >> 12);
+        built.u64(format!("gt[{grain}]"), entry(grain), 3 << 60 | rotated(index));
+        built.u64(format!("backmap[{index}]"), (10240 * 512 + index * 8) as usize, 1 << 60 | rotated(grain));
         built.sectors(4, grain * 8, 8, (12288 + index as usize * 8) * 512);
     }
     built.u64("gt[7] zero", entry(7), 2 << 60);

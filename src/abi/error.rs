@@ -94,6 +94,10 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::ConnectionRefused => number!("VIX_E_HOST_NETWORK_CONN_REFUSED"),
         ErrorKind::ConnectionLost => number!("VIX_E_HOST_TCP_CONN_LOST"),
         ErrorKind::Unauthorised => number!("VIX_E_HOST_USER_PERMISSIONS"),
+        ErrorKind::TimedOut => number!("VIX_E_HOST_TCP_SOCKET_ERROR"),
+        ErrorKind::Protocol => number!("VIX_E_HOST_NETBLKDEV_HANDSHAKE"),
+        // What programs expect of a wrong thumbprint: this code, and the line in the log.
+        ErrorKind::CertificateRefused => number!("VIX_E_FAIL"),
     }
 }
 

@@ -108,6 +108,7 @@ impl Disk {
             owners: OwnerIndex::new(links.len()),
             changed: AtomicU8::new(upper.changed.load(Ordering::Acquire)),
             marking: Mutex::new(()),
+            starts: false,
             links,
         })
     }

@@ -1,6 +1,7 @@
 //! Content ids: which content of a parent a child was made on.
 
 use crate::disk::link::Text;
+use crate::disk::link::TextPlace;
 use crate::error::{Context, ErrorKind, Result};
 use crate::format::descriptor::Descriptor;
 use crate::storage::os;
@@ -28,6 +29,9 @@ impl Text {
     /// it, the file keeps its length, and a child of the old content can never look valid against changed content.
     /// QEMU leaves out leading zeros; where the digits have no room for eight, the text is rewritten.
     pub(super) fn renew_cid(&mut self) -> Result<()> {
+        if matches!(self.place, TextPlace::Nowhere) {
+            return Ok(()); // it has no id, and so no child that could rely on it
+        }
         let id = new_cid(self.descriptor.cid())?;
         let mut changed = self.descriptor.clone();
         changed.set_cid(id)?;

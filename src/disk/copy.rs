@@ -2,18 +2,24 @@
 //!
 //! ```text
 //!   allocated parts of the source ─▶ read whole units ─▶ leave units of zeros out ─▶ write to the target
+//!        │
+//!        └─▶ between two files that can share it, or into space that is there anyway: the system copies (`direct`)
 //! ```
 //!
 //! The same walk tells what a copy would take. A source may be a chain: the copy holds what its readers see.
 
-use std::collections::VecDeque;
+mod direct;
+mod walk;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use crate::disk::Disk;
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::disk::copy::walk::Steps;
+use crate::disk::copy::walk::Walk;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Image;
 use crate::format::bytes::is_zero;
 use crate::format::stream::PackOptions;
@@ -23,19 +29,25 @@ use crate::threads::SignalShield;
 use crate::threads::Threads;
 use crate::units::SECTOR;
 use crate::units::Sectors;
-use crate::units::align_down;
 
-/// What is looked at at once for zeros: a grain of everything that is created here.
-pub const UNIT: u64 = 64 * 1024;
+pub use crate::disk::copy::walk::UNIT;
+
 /// Read and written in one piece.
 const CHUNK: usize = 1 << 20;
 /// Chunks between the reading and the writing thread.
 const CHUNKS: usize = 4;
-/// Allocated parts are listed window by window, so that memory stays bounded.
-const WINDOW: u64 = 256 << 20;
 
 /// Takes bytes and where on the disk they stand.
 type Sink<'a> = dyn FnMut(&[u8], u64) -> Result<()> + 'a;
+
+/// What becomes of zeros that the source stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeros {
+    /// They take no space in the copy: whole units of them are left out.
+    LeaveOut,
+    /// The copy has space for them anyway: nobody has to look for them.
+    MayStay,
+}
 
 /// Copies everything `source` shows to `target`, which was just made, is as large and reads as zeros. With `ahead` another
 /// thread, shielded from signals by it, reads while this one writes. `progress` is called with ascending numbers below 100
@@ -43,6 +55,7 @@ type Sink<'a> = dyn FnMut(&[u8], u64) -> Result<()> + 'a;
 pub fn copy(
     source: &Arc<Disk>,
     target: &Disk,
+    zeros: Zeros,
     ahead: Option<SignalShield>,
     progress: &mut dyn FnMut(u8),
 ) -> Result<()> {
@@ -52,12 +65,15 @@ pub fn copy(
             format!("a copy of {} bytes for a disk of {}", target.capacity(), source.capacity()),
         ));
     }
+    let mut steps = Steps::new(source.capacity(), progress);
+    let start = direct::copy(source, target, zeros, &mut steps)?;
     let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
     match ahead {
-        None => for_each_run(source, &mut write, progress),
+        None => for_each_run(source, start, &mut write, &mut steps),
+        Some(_) if start == source.capacity() => Ok(()),
         Some(shield) => {
             let threads = Threads::new(shield);
-            let result = for_each_run_ahead(source, &threads, &mut write, progress);
+            let result = for_each_run_ahead(source, start, &threads, &mut write, &mut steps);
             threads.join_all(); // nobody listens any more: the reader ends
             result
         }
@@ -72,7 +88,7 @@ pub fn used_bytes(source: &Disk) -> Result<u64> {
         used += bytes.len() as u64;
         Ok(())
     };
-    for_each_run(source, &mut count, &mut |_| ())?;
+    for_each_run(source, 0, &mut count, &mut Steps::new(source.capacity(), &mut |_| ()))?;
     Ok(used)
 }
 
@@ -84,20 +100,20 @@ pub fn packed_size(source: &Disk, options: PackOptions) -> Result<u64> {
     sink.begin_writing()?;
     for_each_run(
         source,
+        0,
         &mut |bytes, offset| match sink.prepare(offset, bytes.len() as u64)? {
             Some(pending) => pending.storage.write_at(bytes, offset),
             None => Err(Error::new(ErrorKind::Internal, format!("no room at {offset:#x}"))),
         },
-        &mut |_| (),
+        &mut Steps::new(source.capacity(), &mut |_| ()),
     )?;
     sink.finish()?;
     file.size()
 }
 
-/// Hands the data of a disk to the sink, in order.
-fn for_each_run(source: &Disk, sink: &mut Sink<'_>, progress: &mut dyn FnMut(u8)) -> Result<()> {
-    let mut walk = Walk::new(source);
-    let mut steps = Steps { capacity: source.capacity(), last: 0, progress };
+/// Hands the data of a disk from `start` on to the sink, in order.
+fn for_each_run(source: &Disk, start: u64, sink: &mut Sink<'_>, steps: &mut Steps<'_>) -> Result<()> {
+    let mut walk = Walk::new(source, start, CHUNK as u64);
     let mut chunk = Vec::new();
     while let Some(part) = walk.next(source)? {
         read_part(source, &part, &mut chunk)?;
@@ -110,16 +126,16 @@ fn for_each_run(source: &Disk, sink: &mut Sink<'_>, progress: &mut dyn FnMut(u8)
 /// The same with a thread of its own for reading.
 fn for_each_run_ahead(
     source: &Arc<Disk>,
+    start: u64,
     threads: &Threads,
     sink: &mut Sink<'_>,
-    progress: &mut dyn FnMut(u8),
+    steps: &mut Steps<'_>,
 ) -> Result<()> {
     let (filled, chunks) = mpsc::sync_channel(CHUNKS);
     let (give_back, empty) = mpsc::channel();
     let disk = source.clone();
-    threads.spawn("vix-copy", move || read_all(&disk, &filled, &empty))?;
+    threads.spawn("vix-copy", move || read_all(&disk, start, &filled, &empty))?;
     (0..CHUNKS).for_each(|_| drop(give_back.send(Vec::with_capacity(CHUNK))));
-    let mut steps = Steps { capacity: source.capacity(), last: 0, progress };
     loop {
         let said = chunks.recv();
         let Some((offset, chunk)) = said.unwrap_or_else(|_| {
@@ -138,8 +154,8 @@ fn for_each_run_ahead(
 type Said = Result<Option<(u64, Vec<u8>)>>;
 
 /// The reading thread's life: ends after the last part, after a fault, or when nobody listens any more.
-fn read_all(source: &Disk, filled: &mpsc::SyncSender<Said>, empty: &mpsc::Receiver<Vec<u8>>) {
-    let mut walk = Walk::new(source);
+fn read_all(source: &Disk, start: u64, filled: &mpsc::SyncSender<Said>, empty: &mpsc::Receiver<Vec<u8>>) {
+    let mut walk = Walk::new(source, start, CHUNK as u64);
     let mut next = || -> Said {
         let Some(part) = walk.next(source)? else { return Ok(None) };
         let Ok(mut chunk) = empty.recv() else { return Ok(None) };
@@ -160,61 +176,6 @@ fn read_part(source: &Disk, part: &Range<u64>, chunk: &mut Vec<u8>) -> Result<()
     source.read(chunk, part.start)
 }
 
-/// A walk over the data of a disk.
-struct Walk {
-    capacity: u64,
-    /// Where the window ends whose parts are known.
-    window: u64,
-    parts: VecDeque<Range<u64>>,
-    /// Everything before this was handed out.
-    done: u64,
-}
-
-impl Walk {
-    fn new(source: &Disk) -> Walk {
-        Walk { capacity: source.capacity(), window: 0, parts: VecDeque::new(), done: 0 }
-    }
-
-    /// The next part of at most a chunk, which begins and, but for the end of the disk, ends with a unit. An empty part
-    /// says that there was nothing up to there. `None`: there is no more.
-    fn next(&mut self, source: &Disk) -> Result<Option<Range<u64>>> {
-        loop {
-            if let Some(part) = self.parts.front() {
-                // The end of one part and the start of the next may lie in one unit.
-                let at = align_down(part.start, UNIT).max(self.done);
-                let end = part.end.next_multiple_of(UNIT).min(self.window).min(at + CHUNK as u64);
-                if at < end {
-                    self.done = end;
-                    return Ok(Some(at..end));
-                }
-                self.parts.pop_front();
-                continue;
-            }
-            if self.window == self.capacity {
-                return Ok(None);
-            }
-            let start = self.window;
-            self.window = self.capacity.min(start + WINDOW);
-            self.parts = data_of(source, start..self.window)?.into();
-            if self.parts.is_empty() {
-                return Ok(Some(self.window..self.window));
-            }
-        }
-    }
-}
-
-/// The parts of a window that hold data, those in neighbouring units merged.
-fn data_of(source: &Disk, window: Range<u64>) -> Result<Vec<Range<u64>>> {
-    let mut parts: Vec<Range<u64>> = Vec::new();
-    source
-        .allocated(window, &mut |part| match parts.last_mut() {
-            Some(last) if align_down(part.start, UNIT) <= last.end => last.end = last.end.max(part.end),
-            _ => parts.push(part),
-        })
-        .context(|| "looking for data")?;
-    Ok(parts)
-}
-
 /// Hands the runs of units that are not zeros to the sink.
 fn runs(chunk: &[u8], offset: u64, sink: &mut Sink<'_>) -> Result<()> {
     let mut run = 0..0;
@@ -233,24 +194,6 @@ fn hand_on(chunk: &[u8], run: Range<usize>, offset: u64, sink: &mut Sink<'_>) ->
     match chunk.get(run.clone()) {
         Some(bytes) if !bytes.is_empty() => sink(bytes, offset + run.start as u64),
         _ => Ok(()),
-    }
-}
-
-/// Turns places on the disk into ascending percents.
-struct Steps<'a> {
-    capacity: u64,
-    last: u8,
-    progress: &'a mut dyn FnMut(u8),
-}
-
-impl Steps<'_> {
-    fn reach(&mut self, at: u64) {
-        let percent = u128::from(at) * 99 / u128::from(self.capacity.max(1));
-        let percent = u8::try_from(percent).unwrap_or(99);
-        if percent > self.last {
-            self.last = percent;
-            (self.progress)(percent);
-        }
     }
 }
 
@@ -306,14 +249,5 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, [(0, 2 * unit), (3 * UNIT, unit), (5 * UNIT, 512)]);
-    }
-
-    #[test]
-    fn percents_ascend_and_stay_below_100() {
-        let mut seen = Vec::new();
-        let mut progress = |percent| seen.push(percent);
-        let mut steps = Steps { capacity: 1000, last: 0, progress: &mut progress };
-        [0, 5, 11, 11, 500, 400, 1000].into_iter().for_each(|at| steps.reach(at));
-        assert_eq!(seen, [1, 49, 99]);
     }
 }

@@ -44,6 +44,8 @@ pub(super) enum TextPlace {
     File { folder: Arc<dyn Folder>, name: OsString },
     /// Inside a sparse extent.
     Embedded(Range<u64>),
+    /// There is no text: what the descriptor says follows from the disk's size.
+    Nowhere,
 }
 
 /// One extent in its place.
@@ -105,6 +107,11 @@ impl Link {
             return Err(Error::new(ErrorKind::NotADisk, format!("{label} has no extents")));
         }
         Ok(Self { label, identity, pieces, capacity, text: Mutex::new(text) })
+    }
+
+    /// A link of one extent, which may be empty.
+    pub(super) fn raw(label: String, identity: Identity, piece: Piece, text: Text) -> Self {
+        Self { label, identity, capacity: piece.end, pieces: vec![piece], text: Mutex::new(text) }
     }
 
     /// The path it was opened by, for messages.
@@ -181,6 +188,7 @@ impl Text {
                 Ok(())
             }
             TextPlace::Embedded(area) => embedded::replace(&*self.storage, area, bytes),
+            TextPlace::Nowhere => Err(no_text(&*self.storage)),
         }
     }
 
@@ -189,9 +197,17 @@ impl Text {
         let area = match &self.place {
             TextPlace::File { .. } => 0..self.storage.size()?.min(super::open::MAX_DESCRIPTOR),
             TextPlace::Embedded(area) => area.clone(),
+            TextPlace::Nowhere => return Err(no_text(&*self.storage)),
         };
         let mut bytes = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
         self.storage.read_at(&mut bytes, area.start)?;
         Ok((bytes, area.start))
     }
+}
+
+fn no_text(storage: &dyn Storage) -> Error {
+    Error::new(
+        ErrorKind::NotSupportedRemote,
+        format!("{} is a raw disk: it has no descriptor that something could be written to", storage.label()),
+    )
 }

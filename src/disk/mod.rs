@@ -19,7 +19,9 @@ pub mod copy;
 pub mod link;
 pub mod open;
 pub mod owner;
+pub mod raw;
 pub mod read;
+pub mod start;
 pub mod write;
 
 use std::sync::Arc;
@@ -48,6 +50,8 @@ pub struct Disk {
     changed: AtomicU8,
     /// Held by the one thread that marks the leaf.
     marking: Mutex<()>,
+    /// The storage below takes transfers that go on by themselves.
+    starts: bool,
 }
 
 /// States of `Disk::changed`.
@@ -64,7 +68,7 @@ impl Disk {
         let capacity = leaf.capacity();
         let owners = OwnerIndex::new(links.len());
         let (changed, marking) = (AtomicU8::new(UNCHANGED), Mutex::new(()));
-        Ok(Self { links, capacity, writable, is_child, owners, changed, marking })
+        Ok(Self { links, capacity, writable, is_child, owners, changed, marking, starts: false })
     }
 
     /// Size in bytes.
@@ -90,6 +94,14 @@ impl Disk {
     /// The link that was opened.
     pub fn leaf(&self) -> &Link {
         &self.links[0] // `new` refuses a chain without links
+    }
+
+    /// Refuses to change a disk that was opened for reading.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        match self.writable {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::ReadOnly, "the disk is open read-only")),
+        }
     }
 
     /// Refuses what does not lie inside the disk.
@@ -119,6 +131,11 @@ impl Disk {
     /// True when [`Disk::publish`] has something to do.
     pub fn has_unpublished(&self) -> bool {
         self.changed_images().any(Image::has_unpublished)
+    }
+
+    /// True when something was written, or began to be.
+    pub fn is_changed(&self) -> bool {
+        self.changed_images().next().is_some()
     }
 
     /// Ends writing: everything stable, the extents marked clean. No call may follow that writes. The first error is

@@ -316,7 +316,7 @@ fn open_extent(
 }
 
 /// True for the extents that may stand for a device.
-fn names_device(descriptor: &Descriptor, kind: ExtentKind) -> bool {
+pub(super) fn names_device(descriptor: &Descriptor, kind: ExtentKind) -> bool {
     let device_type = ["fullDevice", "partitionedDevice", "vmfsRaw"]
         .iter()
         .any(|name| descriptor.create_type().is_some_and(|given| given.eq_ignore_ascii_case(name)));

@@ -118,7 +118,7 @@ impl Disk {
 
     /// Who has the bytes at `offset`, and for how long the answer holds. `top` is the first link asked.
     #[inline]
-    fn resolve(&self, offset: u64, max: u64, top: usize) -> Result<(Source<'_>, u64)> {
+    pub(super) fn resolve(&self, offset: u64, max: u64, top: usize) -> Result<(Source<'_>, u64)> {
         if top > 0 || !self.owners.is_enabled() {
             return self.ask_in_turn(offset, max, top);
         }

@@ -7,6 +7,8 @@ use crate::disk::link::Piece;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::Mapping;
 use crate::format::Pending;
+use crate::storage::Copied;
+use crate::storage::Storage;
 
 /// Grains whose rest comes from a parent are put together in memory up to this size, so that one write carries them.
 const ASSEMBLE: u64 = 1 << 20;
@@ -15,9 +17,7 @@ impl Disk {
     /// Writes `buf` at `offset`. On success the data survives the end of the process (on a child within a second, see
     /// [`Disk::publish`]); on failure each sector of the range holds its old or its new content.
     pub fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
-        if !self.writable {
-            return Err(Error::new(ErrorKind::ReadOnly, "the disk is open read-only"));
-        }
+        self.check_writable()?;
         self.check_range(offset, buf.len())?;
         if buf.is_empty() {
             return Ok(());
@@ -50,6 +50,71 @@ impl Disk {
             Mapping::Zero => self.allocate(piece, part, inner, false),
             Mapping::Unallocated => self.allocate(piece, part, inner, true),
             Mapping::Packed => Err(Error::new(ErrorKind::ReadOnly, "compressed grains cannot be rewritten")),
+        }
+    }
+
+    /// Writes the first run of `len` bytes that stand at `from` of a storage to `offset`; says how many bytes that was, and how
+    /// the system copied them if it did. As durable as [`Disk::write`].
+    pub(super) fn take(
+        &self,
+        source: &dyn Storage,
+        from: u64,
+        len: u64,
+        offset: u64,
+    ) -> Result<(u64, Option<Copied>)> {
+        if !self.writable {
+            return Err(Error::new(ErrorKind::ReadOnly, "the disk is open read-only"));
+        }
+        self.check_range(offset, usize::try_from(len).unwrap_or(usize::MAX))?;
+        self.mark_changed()?;
+        let piece = self.leaf().piece(offset);
+        let inner = offset - piece.start();
+        let len = len.min(piece.end() - offset);
+        let image = piece.image();
+        let (mapping, run) = image.map(inner, len)?;
+        let len = len.min(run);
+        match mapping {
+            Mapping::Data { storage, offset } => {
+                piece.begin()?;
+                return Ok((len, Some(storage.copy_from(offset, source, from..from + len)?)));
+            }
+            Mapping::Zero | Mapping::Unallocated if !self.is_child => {
+                piece.begin()?;
+                let Some(pending) = image.prepare(inner, len)? else { return Ok((0, None)) };
+                if pending.grains.start == inner && (pending.grains.end <= inner + len || pending.zeroed) {
+                    return self.take_grains(piece, pending, source, from, len);
+                }
+                image.abandon(pending);
+            }
+            _ => {}
+        }
+        let mut bytes = vec![0; usize::try_from(len.min(ASSEMBLE)).unwrap_or(0)];
+        source.read_at(&mut bytes, from)?;
+        self.write(&bytes, offset)?;
+        Ok((bytes.len() as u64, None))
+    }
+
+    /// [`Disk::take`] into new grains that begin where the data does.
+    fn take_grains(
+        &self,
+        piece: &Piece,
+        pending: Pending<'_>,
+        source: &dyn Storage,
+        from: u64,
+        len: u64,
+    ) -> Result<(u64, Option<Copied>)> {
+        let grains = pending.grains.clone();
+        let len = len.min(grains.end - grains.start);
+        match pending.storage.copy_from(pending.offset, source, from..from + len) {
+            Ok(copied) => {
+                piece.image().commit(pending, self.is_child)?;
+                self.owners.forget(piece.start() + grains.start..piece.start() + grains.end);
+                Ok((len, Some(copied)))
+            }
+            Err(e) => {
+                piece.image().abandon(pending);
+                Err(e)
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 //! One word per counter; entering and leaving cost an atomic addition. Only somebody who waits for zero takes the lock.
 
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
@@ -61,6 +62,18 @@ impl Gate {
         }
         drop(guard);
         self.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Like [`Gate::wait_until_empty`], but not for longer than `time`. True when nobody is inside.
+    pub fn wait_until_empty_for(&self, time: Duration) -> bool {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.lock.lock();
+        let mut inside = |_: &mut ()| self.state.load(Ordering::SeqCst) & INSIDE != 0;
+        let late = self.zero.wait_while_for(&mut guard, &mut inside, time).timed_out();
+        let empty = !late || self.state.load(Ordering::SeqCst) & INSIDE == 0;
+        drop(guard);
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        empty
     }
 
     /// Lets nobody in from now on. `false`: it was closed before.

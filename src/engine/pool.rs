@@ -12,6 +12,8 @@ use crate::disk::Disk;
 use crate::engine::inflight::Gate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::threads::Threads;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
 
 /// What runs once when a request is done: a plain function and two words for it, so that a request needs no allocation.
 /// Called without any lock held, on any thread.
@@ -41,25 +43,32 @@ impl Completion {
     }
 }
 
-/// What a request transfers. The buffer belongs to the request until its completion has run.
-#[derive(Debug)]
-pub enum Transfer {
-    /// Fill this.
-    Read(&'static mut [u8]),
-    /// Write this.
-    Write(&'static [u8]),
-}
-
 /// An asynchronous request. Completes exactly once: by [`Job::run`], [`Job::complete`], or when it is dropped.
 #[derive(Debug)]
 pub struct Job {
     /// Given up before the completion runs, so that nothing of the disk outlives the request.
     disk: Option<Arc<Disk>>,
-    /// Entered by who made the job; left after the completion has returned.
-    inflight: Arc<Gate>,
+    /// The buffer belongs to the request until its completion has run.
     transfer: Transfer,
     offset: u64,
-    done: Option<Completion>,
+    ending: Option<Ending>,
+}
+
+/// What is left to do when the work of a request is done.
+enum Ending {
+    /// Tell who asked; then the gate is left, which who made the job has entered.
+    Tell(Completion, Arc<Gate>),
+    /// Run what a storage gave back that does not start transfers.
+    Finish(Finish),
+}
+
+impl std::fmt::Debug for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Ending::Tell(..) => "Tell",
+            Ending::Finish(_) => "Finish",
+        })
+    }
 }
 
 thread_local! {
@@ -81,15 +90,12 @@ impl Job {
         offset: u64,
         done: Completion,
     ) -> Self {
-        Self { disk: Some(disk), inflight, transfer, offset, done: Some(done) }
+        Self { disk: Some(disk), transfer, offset, ending: Some(Ending::Tell(done, inflight)) }
     }
 
     /// Bytes it transfers.
     pub fn len(&self) -> usize {
-        match &self.transfer {
-            Transfer::Read(buf) => buf.len(),
-            Transfer::Write(buf) => buf.len(),
-        }
+        self.transfer.len()
     }
 
     /// True when it transfers nothing.
@@ -99,7 +105,7 @@ impl Job {
 
     /// Does and completes a read if that needs no waiting; else hands the job on.
     pub fn run_cached_or(mut self, hand_on: impl FnOnce(Self)) {
-        let (Transfer::Read(buf), Some(disk)) = (&mut self.transfer, &self.disk) else {
+        let (Some(buf), Some(disk)) = (self.transfer.to_fill(), &self.disk) else {
             return hand_on(self);
         };
         match disk.try_read(buf, self.offset) {
@@ -109,11 +115,27 @@ impl Job {
         }
     }
 
+    /// Has the storage below do it by itself, so that no thread waits for it. `Some`: that storage does not work so, the job
+    /// is still to be done.
+    pub fn start(mut self) -> Option<Self> {
+        let disk = self.disk.take()?;
+        if !disk.starts_transfers() {
+            self.disk = Some(disk);
+            return Some(self);
+        }
+        let (offset, transfer) = (self.offset, std::mem::replace(&mut self.transfer, Transfer::Write(&[])));
+        // The job moves into the closure: whoever drops that without running it has the request cancelled.
+        let finish: Finish = Box::new(move |_, result| self.complete(result));
+        let (transfer, finish) = disk.start(transfer, offset, finish)?;
+        Some(Self { disk: Some(disk), transfer, offset, ending: Some(Ending::Finish(finish)) })
+    }
+
     /// Does it, waiting as needed, and completes it.
     pub fn run(mut self) {
         let offset = self.offset;
         let work = AssertUnwindSafe(|| match (&mut self.transfer, &self.disk) {
             (Transfer::Read(buf), Some(disk)) => disk.read(buf, offset),
+            (Transfer::ReadOwned(buf), Some(disk)) => disk.read(buf, offset),
             (Transfer::Write(buf), Some(disk)) => disk.write(buf, offset),
             (_, None) => Err(Error::new(ErrorKind::Internal, "a request without a disk")),
         });
@@ -129,16 +151,22 @@ impl Job {
 
     fn report(&mut self, result: Result<()>) {
         self.disk = None;
-        if let Some(done) = self.done.take() {
-            done.run(result);
-            self.inflight.leave();
+        match self.ending.take() {
+            Some(Ending::Tell(done, inflight)) => {
+                done.run(result);
+                inflight.leave();
+            }
+            Some(Ending::Finish(finish)) => {
+                finish(std::mem::replace(&mut self.transfer, Transfer::Write(&[])), result);
+            }
+            None => {}
         }
     }
 }
 
 impl Drop for Job {
     fn drop(&mut self) {
-        if self.done.is_some() {
+        if self.ending.is_some() {
             self.report(Err(Error::new(ErrorKind::Cancelled, "the request was dropped at shutdown")));
         }
     }

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Grains are 1 sector by default, so neighbouring sectors that stand together in the file are answered as one run.
-//! A delta belongs to the host that wrote it: writing into it from outside breaks a running machine, so it is refused.
+//! `check` finds damage. A delta belongs to the host that wrote it: writing into it from outside breaks a running machine, so it is refused.
+
+mod check;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -39,7 +41,11 @@ impl Cowd {
     /// Checks the header of a COWD file. Tables are read when they are needed.
     pub fn open(storage: Arc<dyn Storage>, log: Log, name: impl Into<String>) -> Result<Self> {
         let name = name.into();
-        Self::open_named(storage, log, name.clone()).context(|| name)
+        let (delta, header) = Self::prepare(storage, log.clone(), name.clone()).context(|| name.clone())?;
+        if header.unclean {
+            log.info(|| format!("{name}: the delta was not closed cleanly"));
+        }
+        Ok(delta)
     }
 
     /// The same with room for about `bytes` of tables, instead of 2.5 MiB. For the links of long chains.
@@ -48,7 +54,7 @@ impl Cowd {
         Self { lookup: self.lookup.with_budget(bytes) }
     }
 
-    fn open_named(storage: Arc<dyn Storage>, log: Log, name: String) -> Result<Self> {
+    fn prepare(storage: Arc<dyn Storage>, log: Log, name: String) -> Result<(Self, Header)> {
         let file = storage.size()?;
         if file < HEADER_BYTES as u64 {
             let message = format!("a COWD header has {HEADER_BYTES} bytes, the file {file}");
@@ -57,9 +63,6 @@ impl Cowd {
         let mut raw = [0; HEADER_BYTES];
         storage.read_at(&mut raw, 0).context(|| "COWD header")?;
         let header = Header::parse(&raw, file)?;
-        if header.unclean {
-            log.info(|| format!("{name}: the delta was not closed cleanly"));
-        }
         let entries =
             CowdEntries { first: header.first_free, file, grain: u64::from(header.grain_sectors) * SECTOR };
         let shape = Shape {
@@ -70,7 +73,7 @@ impl Cowd {
             spare: None,
             file,
         };
-        Ok(Self { lookup: Lookup::new(storage, entries, shape, log, name)? })
+        Ok((Self { lookup: Lookup::new(storage, entries, shape, log, name)? }, header))
     }
 }
 
@@ -122,12 +125,17 @@ const GRAIN_LIMIT: u32 = 2048;
 /// The flag bits that the format defines; both are always set.
 const FLAGS: u32 = 3;
 
-/// What the header says that a reader needs.
+/// What the header says that a reader needs, or a check.
 struct Header {
+    flags: u32,
     sectors: u32,
     grain_sectors: u32,
     /// Sector of the grain directory.
     directory: u32,
+    /// Entries of the directory.
+    entries: u32,
+    /// The next free sector of the file, as the writer counts.
+    free: u32,
     /// The first byte behind header and directory, where tables and grains may start.
     first_free: u64,
     unclean: bool,
@@ -174,7 +182,8 @@ impl Header {
         }
         let first_free = u64::from(directory) * SECTOR + bytes;
         let unclean = u32_at(raw, 1648, "unclean shutdown")? != 0;
-        Ok(Self { sectors, grain_sectors, directory, first_free, unclean })
+        let free = u32_at(raw, 28, "free sector")?;
+        Ok(Self { flags, sectors, grain_sectors, directory, entries, free, first_free, unclean })
     }
 }
 

@@ -10,8 +10,12 @@ use crate::format::Image;
 use crate::format::Mapping;
 use crate::format::Pending;
 use crate::format::Presence;
+use crate::storage::Copied;
+use crate::storage::LocalFile;
 use crate::storage::ReadOp;
 use crate::storage::Storage;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
 use crate::units::byte_range;
 
 /// A run of bytes of a storage that is the content of an extent.
@@ -176,6 +180,16 @@ impl Storage for ReadOnly {
         self.0.read_batch(reads)
     }
 
+    fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        match transfer {
+            Transfer::Write(_) => {
+                finish(transfer, self.refuse());
+                None
+            }
+            _ => self.0.start(transfer, offset, finish),
+        }
+    }
+
     fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
         self.refuse()
     }
@@ -184,12 +198,28 @@ impl Storage for ReadOnly {
         Ok(())
     }
 
+    fn zero(&self, _range: Range<u64>) -> Result<bool> {
+        self.refuse()
+    }
+
+    fn discard(&self, _range: Range<u64>) -> Result<()> {
+        self.refuse()
+    }
+
     fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
         self.0.allocated(range, sink)
     }
 
     fn set_len(&self, _len: u64) -> Result<()> {
         self.refuse()
+    }
+
+    fn copy_from(&self, _offset: u64, _source: &dyn Storage, _from: Range<u64>) -> Result<Copied> {
+        self.refuse()
+    }
+
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        self.0.local_file()
     }
 
     fn label(&self) -> String {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bytes;
+pub mod check;
 pub mod cowd;
 pub mod create;
 pub mod ddb;
@@ -14,6 +15,7 @@ pub mod encoding;
 pub mod flat;
 pub mod geometry;
 mod lookup;
+pub mod raw;
 pub mod sesparse;
 pub mod sparse;
 pub mod stream;

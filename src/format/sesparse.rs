@@ -7,6 +7,8 @@
 //! There is no public specification; what is known comes from other readers and one real file. What is not known is refused:
 //! other versions, flags, a journal that waits to be replayed.
 
+mod check;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,7 +41,11 @@ impl SeSparse {
     /// Checks both headers of a SESparse file. Directory and tables are read when they are needed.
     pub fn open(storage: Arc<dyn Storage>, log: Log, name: impl Into<String>) -> Result<Self> {
         let name = name.into();
-        Self::open_named(storage, log, name.clone()).context(|| name)
+        let opened = Self::prepare(storage, log, name.clone()).and_then(|(delta, _, volatile)| {
+            check_journal(&volatile)?;
+            Ok(delta)
+        });
+        opened.context(|| name)
     }
 
     /// The same with room for about `bytes` of tables, instead of 2.5 MiB. For the links of long chains.
@@ -48,7 +54,8 @@ impl SeSparse {
         Self { lookup: self.lookup.with_budget(bytes) }
     }
 
-    fn open_named(storage: Arc<dyn Storage>, log: Log, name: String) -> Result<Self> {
+    /// Reads both headers; the journal may wait. The second header comes as it stands.
+    fn prepare(storage: Arc<dyn Storage>, log: Log, name: String) -> Result<(Self, Header, Sector)> {
         let file = storage.size()?;
         if file < SECTOR {
             let message = format!("a SESparse header has {SECTOR} bytes, the file {file}");
@@ -67,8 +74,8 @@ impl SeSparse {
             spare: None,
             file,
         };
-        let entries = SeEntries { tables: header.tables, grains: header.grains, file };
-        Ok(Self { lookup: Lookup::new(storage, entries, shape, log, name)? })
+        let entries = SeEntries { tables: header.tables.clone(), grains: header.grains.clone(), file };
+        Ok((Self { lookup: Lookup::new(storage, entries, shape, log, name)? }, header, raw))
     }
 
     fn read_only(&self) -> Error {
@@ -124,8 +131,12 @@ const CAPACITY_LIMIT: u64 = 1 << 40;
 /// The high half of a directory entry that names a table.
 const TABLE_MARK: u64 = 0x1000_0000;
 
+type Sector = [u8; SECTOR as usize];
+
 /// What the constant header says that a reader needs, in sectors.
 struct Header {
+    /// In the order of [`AREAS`].
+    areas: [Range<u64>; 8],
     capacity: u64,
     volatile: u64,
     directory: Range<u64>,
@@ -163,7 +174,7 @@ impl Header {
             return Err(Error::new(ErrorKind::NotADisk, format!("the capacity is {capacity} sectors")));
         }
         let areas = areas(raw)?;
-        let [volatile, _, _, directory, tables, _, _, grains] = areas;
+        let [volatile, _, _, directory, tables, _, _, grains] = areas.clone();
         let needed = capacity.div_ceil(GRAIN_SECTORS * u64::from(TABLE_ENTRIES)).div_ceil(SECTOR / 8);
         if directory.end - directory.start < needed {
             let message =
@@ -174,7 +185,7 @@ impl Header {
             let message = format!("the volatile header at sector {} is outside the file", volatile.start);
             return Err(Error::new(ErrorKind::NotADisk, message));
         }
-        Ok(Self { capacity, volatile: volatile.start, directory, tables, grains })
+        Ok(Self { areas, capacity, volatile: volatile.start, directory, tables, grains })
     }
 }
 
@@ -245,14 +256,18 @@ fn check_volatile(raw: &[u8]) -> Result<()> {
     if u64_at(raw, 0, "volatile magic")? != VOLATILE_MAGIC {
         return Err(Error::new(ErrorKind::NotADisk, "the magic of SESparse's volatile header is missing"));
     }
-    if u64_at(raw, 24, "replay journal")? != 0 {
-        let message = "the journal of this SESparse file must be replayed first, which only its host can do: \
-                       open or consolidate the snapshot there";
-        return Err(Error::new(ErrorKind::NeedsRepair, message));
-    }
     if raw.iter().skip(32).any(|&byte| byte != 0) {
         let message = "SESparse's volatile header is not zero behind its last field";
         return Err(Error::new(ErrorKind::UnsupportedFeature, message));
+    }
+    Ok(())
+}
+
+fn check_journal(volatile: &[u8]) -> Result<()> {
+    if u64_at(volatile, 24, "replay journal")? != 0 {
+        let message = "the journal of this SESparse file must be replayed first, which only its host can do: \
+                       open or consolidate the snapshot there";
+        return Err(Error::new(ErrorKind::NeedsRepair, message));
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create::CreateSpec;
+use crate::session::close::close_all;
 use crate::session::create::create_local;
 use crate::session::library::Library;
 use crate::session::open_disk::OpenDisk;
@@ -204,19 +205,14 @@ impl Connection {
 
     /// Closes it and every disk opened on it. The first error of those closes is returned; everything is closed anyway.
     pub fn close(&self) -> Result<()> {
-        let open = {
-            let mut disks = self.disks.lock();
-            disks.closed = true;
-            std::mem::take(&mut disks.open)
-        };
-        let mut first = Ok(());
-        for disk in open.iter().filter_map(Weak::upgrade) {
-            match disk.close() {
-                Err(e) if e.kind() == ErrorKind::InvalidHandle => {} // closed by its owner before
-                closed => first = first.and(closed),
-            }
-        }
-        first
+        close_all(&self.retire())
+    }
+
+    /// Ends it and gives the disks that are left to be closed.
+    pub(super) fn retire(&self) -> Vec<Arc<OpenDisk>> {
+        let mut disks = self.disks.lock();
+        disks.closed = true;
+        std::mem::take(&mut disks.open).iter().filter_map(Weak::upgrade).collect()
     }
 }
 

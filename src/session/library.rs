@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::session::close::close_all;
 use crate::session::connect::ConnectParams;
 use crate::session::connect::Connection;
 use crate::storage::file_system::FileSystem;
@@ -108,10 +109,10 @@ impl Library {
     pub fn shut_down(&self) {
         self.stopped.store(true, Ordering::Release);
         let connections = std::mem::take(&mut *self.connections.lock());
-        for connection in connections.iter().filter_map(Weak::upgrade) {
-            if let Err(e) = connection.close() {
-                self.log.warning(|| format!("closing what was left open: {e}"));
-            }
+        let disks: Vec<_> =
+            connections.iter().filter_map(Weak::upgrade).flat_map(|connection| connection.retire()).collect();
+        if let Err(e) = close_all(&disks) {
+            self.log.warning(|| format!("closing what was left open: {e}"));
         }
         self.engine.stop();
     }

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod chunks;
+mod close;
 pub mod connect;
 pub mod copy;
 mod create;

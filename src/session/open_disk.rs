@@ -16,7 +16,6 @@ use crate::disk::open::OpenOptions;
 use crate::engine::inflight::Gate;
 use crate::engine::pool::Completion;
 use crate::engine::pool::Job;
-use crate::engine::pool::Transfer;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -30,7 +29,10 @@ use crate::session::metadata;
 use crate::storage::Access;
 use crate::storage::lock::DiskLock;
 use crate::storage::os;
-use crate::transport;
+use crate::transfer::Transfer;
+use crate::transport::Line;
+use crate::transport::Mode;
+use crate::transport::Remote;
 use crate::transport::local;
 use crate::transport::local::LocalFolder;
 use crate::units::SECTOR;
@@ -88,18 +90,40 @@ pub struct OpenDisk {
     library: Arc<Library>,
     disk: Arc<Disk>,
     label: String,
-    /// The file of the opened link: absolute, without symbolic links.
-    path: PathBuf,
+    site: Site,
     /// The connection that closes it, if it is left open.
     home: OnceLock<Weak<Connection>>,
     unbuffered: bool,
     /// Calls that use the disk. Closed by [`OpenDisk::close`].
-    calls: Gate,
+    pub(super) calls: Gate,
     /// Asynchronous requests that are not complete.
-    inflight: Arc<Gate>,
-    folder: Arc<LocalFolder>,
+    pub(super) inflight: Arc<Gate>,
+}
+
+/// Where a disk is.
+#[derive(Debug)]
+pub(super) enum Site {
+    /// In files of this machine.
+    Local(Files),
+    /// With a peer.
+    Remote(Peer),
+}
+
+/// The files of a local disk.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// That of the opened link: absolute, without symbolic links.
+    path: PathBuf,
+    pub folder: Arc<LocalFolder>,
     /// Held from open to close of a writable disk.
-    lock: Mutex<Option<DiskLock>>,
+    pub lock: Mutex<Option<DiskLock>>,
+}
+
+/// The peer that holds a remote disk.
+#[derive(Debug)]
+pub(super) struct Peer {
+    mode: Mode,
+    pub line: Arc<dyn Line>,
 }
 
 /// Counts a call while it runs.
@@ -144,7 +168,18 @@ impl OpenDisk {
         let label = place.label.clone();
         let path = folder.path().join(&place.name);
         let disk = Arc::new(Disk::open(place, &options)?);
-        log.info(|| {
+        let site = Site::Local(Files { path, folder, lock: Mutex::new(lock) });
+        Ok(Self::new(library, disk, label, site, flags))
+    }
+
+    /// An open disk of a peer.
+    pub(super) fn of_peer(library: &Arc<Library>, remote: Remote, flags: OpenFlags) -> Self {
+        let site = Site::Remote(Peer { mode: remote.mode, line: remote.line });
+        Self::new(library, Arc::new(remote.disk), remote.label, site, flags)
+    }
+
+    fn new(library: &Arc<Library>, disk: Arc<Disk>, label: String, site: Site, flags: OpenFlags) -> Self {
+        library.log().info(|| {
             let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
             let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
             format!(
@@ -152,18 +187,16 @@ impl OpenDisk {
                 flags.bits()
             )
         });
-        Ok(Self {
+        Self {
             library: library.clone(),
             disk,
             label,
-            path,
+            site,
             home: OnceLock::new(),
-            unbuffered,
+            unbuffered: flags.contains(OpenFlags::UNBUFFERED),
             calls: Gate::default(),
             inflight: Arc::new(Gate::default()),
-            folder,
-            lock: Mutex::new(lock),
-        })
+        }
     }
 
     /// A writable child keeps its newest table entries back until their data is stable: has them brought out in time.
@@ -182,7 +215,7 @@ impl OpenDisk {
         }
     }
 
-    fn busy(&self) -> Error {
+    pub(super) fn busy(&self) -> Error {
         Error::new(ErrorKind::Busy, format!("{} is being rearranged", self.label))
     }
 
@@ -207,9 +240,25 @@ impl OpenDisk {
         &self.disk
     }
 
-    /// The file of the opened link: absolute, without symbolic links.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// The file of the opened link: absolute, without symbolic links. `NotSupportedRemote` when there is none.
+    pub(super) fn path(&self) -> Result<&Path> {
+        Ok(&self.files()?.path)
+    }
+
+    /// Where it is.
+    pub(super) fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// The files of a local disk; for verbs that work on nothing else.
+    pub(super) fn files(&self) -> Result<&Files> {
+        match &self.site {
+            Site::Local(files) => Ok(files),
+            Site::Remote(_) => Err(Error::new(
+                ErrorKind::NotSupportedRemote,
+                format!("{} has no files on this machine, which this works on", self.label),
+            )),
+        }
     }
 
     /// Whose it is, once known.
@@ -250,6 +299,10 @@ impl OpenDisk {
         let _inside = self.enter()?;
         let offset = start.bytes()?;
         self.disk.check_range(offset, buf.len())?;
+        if self.disk.starts_transfers() {
+            self.start(self.job(Transfer::Read(buf), offset, done));
+            return Ok(());
+        }
         let engine = self.library.engine();
         if buf.len() >= WORTH_SHARING {
             if let Some(job) = engine.try_hand_off(self.job(Transfer::Read(buf), offset, done)) {
@@ -275,11 +328,19 @@ impl OpenDisk {
             return Err(Error::new(ErrorKind::ReadOnly, format!("{} is open read-only", self.label)));
         }
         let job = self.job(Transfer::Write(buf), offset, done);
-        match self.unbuffered {
-            true => self.library.engine().submit(job),
-            false => job.run(), // into the page cache: a hand-off would cost more than it saves
+        match (self.disk.starts_transfers(), self.unbuffered) {
+            (true, _) => self.start(job),
+            (false, true) => self.library.engine().submit(job),
+            (false, false) => job.run(), // into the page cache: a hand-off would cost more than it saves
         }
         Ok(())
+    }
+
+    /// Lets the storage below do it; what that does not take waits on a worker.
+    fn start(&self, job: Job) {
+        if let Some(job) = job.start() {
+            self.library.engine().submit(job);
+        }
     }
 
     /// A request that counts as in flight.
@@ -317,7 +378,10 @@ impl OpenDisk {
 
     /// The transport it uses.
     pub fn transport_mode(&self) -> &'static str {
-        transport::FILE
+        match &self.site {
+            Site::Local(_) => Mode::File.name(),
+            Site::Remote(peer) => peer.mode.name(),
+        }
     }
 
     /// The sectors that may hold data, in units of `chunk` sectors, clipped to `start..start + count` and the capacity.
@@ -370,75 +434,27 @@ impl OpenDisk {
 
     /// Ends this one in favour of another one on `disk`, which has the lock from then on.
     pub(super) fn hand_over(&self, disk: impl FnOnce(&Disk) -> Result<Disk>) -> Result<OpenDisk> {
+        let files = self.files()?;
         self.stop_calls()?;
         let disk = match disk(&self.disk) {
             Ok(disk) => Arc::new(disk),
-            Err(e) => return Err(self.end().err().unwrap_or(e)),
+            Err(e) => return Err(self.end(files).err().unwrap_or(e)),
+        };
+        let files = Files {
+            path: files.path.clone(),
+            folder: files.folder.clone(),
+            lock: Mutex::new(files.lock.lock().take()),
         };
         Ok(OpenDisk {
             library: self.library.clone(),
             disk,
             label: self.label.clone(),
-            path: self.path.clone(),
+            site: Site::Local(files),
             home: self.home.clone(),
             unbuffered: self.unbuffered,
             calls: Gate::default(),
             inflight: Arc::default(),
-            folder: self.folder.clone(),
-            lock: Mutex::new(self.lock.lock().take()),
         })
-    }
-
-    /// Refuses with `Busy` where closing would wait for the caller itself, or for a long operation on the disk.
-    pub fn check_closable(&self) -> Result<()> {
-        if is_completing() && self.inflight.inside() > 0 {
-            return Err(Error::new(ErrorKind::Busy, "closing inside a completion would wait for itself"));
-        }
-        if self.calls.is_paused() {
-            return Err(self.busy());
-        }
-        Ok(())
-    }
-
-    /// Lets no call in any more and waits for those inside and for requests.
-    fn stop_calls(&self) -> Result<()> {
-        self.check_closable()?;
-        if !self.calls.close() {
-            return Err(Error::new(ErrorKind::InvalidHandle, format!("{} is closed", self.label)));
-        }
-        self.calls.wait_until_empty();
-        self.inflight.wait_until_empty();
-        Ok(())
-    }
-
-    /// Completes what is in flight, makes written data durable and releases locks. Closing twice is `InvalidHandle`,
-    /// closing inside a completion of this disk `Busy`.
-    pub fn close(&self) -> Result<()> {
-        self.stop_calls()?;
-        self.end()
-    }
-
-    /// What remains to be done when nobody is inside any more.
-    fn end(&self) -> Result<()> {
-        let result = self.disk.finish().context(|| format!("closing {}", self.label));
-        self.folder.release();
-        if let Some(lock) = self.lock.lock().take() {
-            lock.release();
-        }
-        self.library.log().debug(|| format!("VixDiskLib: closed {}", self.label));
-        result
-    }
-}
-
-impl Drop for OpenDisk {
-    /// A disk that nobody closed: what was acknowledged still reaches the file.
-    fn drop(&mut self) {
-        if self.calls.close() {
-            self.inflight.wait_until_empty();
-            if let Err(e) = self.disk.finish() {
-                self.library.log().warning(|| format!("{} was not closed: {e}", self.label));
-            }
-        }
     }
 }
 

@@ -67,6 +67,7 @@ impl OpenDisk {
     }
 
     fn rearrange(&self, how: Arrange, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.files()?;
         let freed = self.alone(|disk| disk.rearrange(how, progress))?;
         self.library().log().info(|| format!("VixDiskLib: {} is {freed} bytes shorter.", self.label()));
         Ok(())

@@ -19,11 +19,14 @@ use parking_lot::Mutex;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::storage::Access;
+use crate::storage::Copied;
 use crate::storage::Identity;
+use crate::storage::LocalFile;
 use crate::storage::Storage;
 use crate::storage::file_system::NamedFile;
 use crate::storage::os;
 use crate::storage::os::AlignedBuf;
+use crate::storage::transfer;
 use crate::units::{align_down, align_up, byte_range};
 
 /// A local file or block device.
@@ -307,6 +310,19 @@ impl Storage for FileStorage {
 
     fn set_len(&self, len: u64) -> Result<()> {
         self.file.set_len(len).context(|| format!("setting the length of {} to {len}", self.label()))
+    }
+
+    fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {
+        match source.local_file() {
+            Some(LocalFile(file)) if self.direct.is_none() => {
+                transfer::by_system(&(file, &self.file), self, offset, source, from)
+            }
+            _ => transfer::through_memory(self, offset, source, from),
+        }
+    }
+
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        Some(LocalFile(&self.file))
     }
 
     fn label(&self) -> String {

@@ -14,14 +14,19 @@ pub mod memory;
 #[forbid(unsafe_code)]
 pub mod names;
 pub mod os;
+#[forbid(unsafe_code)]
+mod transfer;
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fmt::Debug;
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
 
 /// One read of a batch.
 #[derive(Debug)]
@@ -51,6 +56,12 @@ pub trait Storage: Debug + Send + Sync {
         reads.iter_mut().try_for_each(|read| self.read_at(read.buf, read.offset))
     }
 
+    /// Starts a transfer that goes on by itself: `finish` runs exactly once, on any thread, with no lock held; it may run
+    /// before this returns. `Some`: this storage does not work that way, nothing was begun.
+    fn start(&self, transfer: Transfer, _offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        Some((transfer, finish))
+    }
+
     /// Writes the whole buffer at `offset`, growing the storage if needed. A failure may have written a part.
     fn write_at(&self, buf: &[u8], offset: u64) -> Result<()>;
 
@@ -71,8 +82,46 @@ pub trait Storage: Debug + Send + Sync {
         Err(Error::new(ErrorKind::NotSupported, format!("{}: cannot change the length", self.label())))
     }
 
+    /// Makes `range` read as zeros by the cheapest means. `Ok(false)`: there is none cheaper than writing zeros, nothing
+    /// happened.
+    fn zero(&self, _range: Range<u64>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Says that the content of `range` is not needed any more. It may read as anything afterwards; a storage that cannot
+    /// use the hint ignores it.
+    fn discard(&self, _range: Range<u64>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Writes what stands in `from` of another storage at `offset`. Storages on the same machine may come to share the
+    /// blocks, which the next write to one of them ends; nobody can see that.
+    fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {
+        transfer::through_memory(self, offset, source, from)
+    }
+
+    /// The file that is all of this storage, byte for byte, for the system to copy from.
+    fn local_file(&self) -> Option<LocalFile<'_>> {
+        None
+    }
+
     /// A name for messages: the path.
     fn label(&self) -> String;
+}
+
+/// A file of this machine, which only this room can do anything with.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalFile<'a>(&'a File);
+
+/// How [`Storage::copy_from`] went about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Both storages share the blocks.
+    Shared,
+    /// The system copied at least a part from file to file.
+    BySystem,
+    /// All of it was read and written.
+    ThroughMemory,
 }
 
 /// What a storage is opened for.

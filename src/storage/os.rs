@@ -175,6 +175,49 @@ pub fn preallocate(file: &File, range: Range<u64>) -> io::Result<bool> {
     }
 }
 
+/// Makes `to` of one file share the blocks of `from` of another: all of it or an error. A range that does not end with its
+/// file must be made of whole blocks.
+pub fn share_blocks(source: &File, from: Range<u64>, target: &File, to: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct CloneRange {
+        fd: i64,
+        from: u64,
+        len: u64,
+        to: u64,
+    }
+    const FICLONERANGE: libc::c_ulong = 0x4020_940d;
+    let len = from.end.saturating_sub(from.start);
+    if len == 0 {
+        return Ok(()); // the system takes 0 for everything up to the end
+    }
+    let range = CloneRange { fd: i64::from(source.as_raw_fd()), from: from.start, len, to };
+    // SAFETY: this request reads the structure through the pointer.
+    check(i64::from(unsafe { libc::ioctl(target.as_raw_fd(), FICLONERANGE as _, &raw const range) }))
+        .map(drop)
+}
+
+/// Lets the system copy a first part of `from` of one file to `to` of another; says how many bytes, 0 at the end of the file.
+pub fn copy_range(source: &File, from: Range<u64>, target: &File, to: u64) -> io::Result<u64> {
+    let too_big = || io::Error::from_raw_os_error(libc::EFBIG);
+    let mut from_at = libc::off64_t::try_from(from.start).map_err(|_| too_big())?;
+    let mut to_at = libc::off64_t::try_from(to).map_err(|_| too_big())?;
+    let len = usize::try_from(from.end.saturating_sub(from.start)).unwrap_or(usize::MAX);
+    // Through `syscall`, since older C libraries lack the function.
+    // SAFETY: both offsets are valid for reads and writes during the call.
+    let copied = unsafe {
+        libc::syscall(
+            libc::SYS_copy_file_range,
+            source.as_raw_fd(),
+            &raw mut from_at,
+            target.as_raw_fd(),
+            &raw mut to_at,
+            len,
+            0 as libc::c_uint,
+        )
+    };
+    check(copied)
+}
+
 /// Memory that starts at a multiple of its alignment.
 #[derive(Debug)]
 pub struct AlignedBuf {

@@ -19,9 +19,7 @@ pub const PLUGINS: [&str; 2] = ["nbdkit-1.42", "nbdkit-1.48"];
 
 /// Where an unpacked plugin lies; fetched by `scripts/fetch-nbdkit-plugins.sh`.
 pub fn plugin(version: &str) -> PathBuf {
-    let target = std::env::var_os("VIX_PEERS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers"), PathBuf::from);
-    target.join(version).join("usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-vddk-plugin.so")
+    scratch::peers().join(version).join("usr/lib/x86_64-linux-gnu/nbdkit/plugins/nbdkit-vddk-plugin.so")
 }
 
 /// An installation tree as programs expect it: `lib64` with one file and its links.

@@ -1,5 +1,6 @@
 //! Folders that disappear at the end of a test, and peers that a machine may lack.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -40,6 +41,37 @@ pub fn program(name: &str) -> Result<PathBuf, String> {
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
         .ok_or_else(|| format!("the program {name} is not installed"))
+}
+
+/// Where `scripts/setup.sh` puts programs that are not installed: `VIX_PEERS`, or `peers` next to what cargo builds.
+pub fn peers() -> PathBuf {
+    if let Some(peers) = std::env::var_os("VIX_PEERS") {
+        return PathBuf::from(peers);
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(target).join("peers")
+}
+
+/// Names of everything in a folder, sorted.
+pub fn names(folder: &Path) -> Vec<String> {
+    let mut all: Vec<String> = std::fs::read_dir(folder)
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    all.sort();
+    all
+}
+
+/// Every file of a folder and what it holds.
+pub fn content(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    names(folder)
+        .into_iter()
+        .filter(|name| folder.join(name).is_file())
+        .map(|name| {
+            let bytes = std::fs::read(folder.join(&name)).expect("a file");
+            (name, bytes)
+        })
+        .collect()
 }
 
 /// True where a missing peer is a failure.

@@ -9,6 +9,7 @@
 //! everything else, which lives here. Nothing is read before it is asked for, nothing in memory grows with the capacity, and
 //! no lock is held while the file is read. The files are read-only, so what was decoded stays true.
 
+mod audit;
 mod cache;
 mod runs;
 mod scan;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+pub(super) use audit::Grains;
+pub(super) use audit::Named;
 use cache::Cache;
 pub(super) use runs::Place;
 use runs::Runs;

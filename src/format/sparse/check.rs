@@ -18,6 +18,9 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::format::bytes::u64_at;
+use crate::format::check::CheckOptions;
+use crate::format::check::Report;
+use crate::format::check::Verdict;
 use crate::format::sparse::Header;
 use crate::format::sparse::body::Body;
 use crate::format::sparse::check_repair;
@@ -26,92 +29,11 @@ use crate::format::sparse::check_tables::Found;
 use crate::format::sparse::embedded;
 use crate::format::sparse::header::HEADER_BYTES;
 use crate::format::sparse::header::UNCLEAN_AT;
-use crate::logging::Log;
 use crate::storage::Storage;
 use crate::units::SECTOR;
 
-/// How to check a sparse file.
-#[derive(Clone, Debug)]
-pub struct CheckOptions {
-    /// Mend what can be mended; the storage must be writable.
-    pub repair: bool,
-    /// The disk has a parent, whose content shows where this file has none.
-    pub has_parent: bool,
-    /// The size that the descriptor gives this extent, in sectors, if that is known.
-    pub sectors: Option<u64>,
-    /// Where the report goes.
-    pub log: Log,
-    /// What to call the file in the report.
-    pub name: String,
-}
-
-/// What a check came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
-    /// Faults that were found.
-    pub found: u64,
-    /// Those of them that are mended.
-    pub mended: u64,
-}
-
-impl Verdict {
-    /// Faults that are still there.
-    pub fn left(&self) -> u64 {
-        self.found - self.mended
-    }
-
-    /// Both together.
-    pub fn and(self, other: Verdict) -> Verdict {
-        Verdict { found: self.found + other.found, mended: self.mended + other.mended }
-    }
-}
-
-/// Tells what is found, and counts.
-#[derive(Debug)]
-pub(super) struct Report<'a> {
-    log: &'a Log,
-    name: &'a str,
-    /// Faults that repair mends.
-    pub curable: u64,
-    /// Faults that stay.
-    pub incurable: u64,
-    lines: u32,
-}
-
-/// Lines of one report; what is beyond is only counted.
-const LINES: u32 = 2000;
 /// Bytes in which a descriptor is looked for.
 const TEXT: u64 = 16 << 20;
-
-impl<'a> Report<'a> {
-    fn new(log: &'a Log, name: &'a str) -> Self {
-        Self { log, name, curable: 0, incurable: 0, lines: 0 }
-    }
-
-    /// A fault, and whether repair mends it.
-    pub fn fault(&mut self, curable: bool, text: impl AsRef<str>) {
-        if curable {
-            self.curable += 1;
-        } else {
-            self.incurable += 1;
-        }
-        self.line(text);
-    }
-
-    fn line(&mut self, text: impl AsRef<str>) {
-        self.lines += 1;
-        match self.lines {
-            0..LINES => self.log.warning(|| format!("{}: {}", self.name, text.as_ref())),
-            LINES => self.log.warning(|| format!("{}: more faults are counted, not listed", self.name)),
-            _ => {}
-        }
-    }
-
-    /// Something worth knowing that is no fault.
-    pub fn note(&self, text: impl AsRef<str>) {
-        self.log.info(|| format!("{}: {}", self.name, text.as_ref()));
-    }
-}
 
 /// Checks a file and, when asked, mends it. `Err`: the check could not be made, or the repair was interrupted; the file can
 /// be checked again then.
@@ -137,14 +59,12 @@ pub fn check(storage: &Arc<dyn Storage>, options: &CheckOptions) -> Result<Verdi
         report.fault(false, format!("the descriptor says {sectors} sectors, the header {has}"));
     }
     let found = check_tables::look(&header, &body, *has_parent, &mut report)?;
-    let all = report.curable + report.incurable;
     // With something in the file that is not understood, every change may hit just that.
     let mends = *repair && report.curable > 0 && report.incurable == 0;
     if mends {
         mend(&header, &body, &found, resized)?;
     }
-    report.note(format!("{all} faults found, {} mended", if mends { all } else { 0 }));
-    Ok(Verdict { found: all, mended: if mends { all } else { 0 } })
+    Ok(report.verdict(mends))
 }
 
 /// Compares the header's idea of the descriptor with the file; corrects the copy in `sector` and gives the right place.

@@ -27,9 +27,11 @@ pub const TABLE_BYTES: u64 = ENTRIES as u64 * 4;
 pub const UNCLEAN_AT: u64 = 72;
 
 const FLAG_NEWLINES: u32 = 1;
-const FLAG_REDUNDANT: u32 = 2;
+/// Flag bit: there are redundant tables.
+pub const FLAG_REDUNDANT: u32 = 2;
 const FLAG_ZERO_GRAINS: u32 = 4;
-const FLAG_COMPRESSED: u32 = 0x1_0000;
+/// Flag bit: the grains are compressed.
+pub const FLAG_COMPRESSED: u32 = 0x1_0000;
 const FLAG_MARKERS: u32 = 0x2_0000;
 /// Readers that do not know one of these bits must not read the file.
 const INCOMPATIBLE: u32 = 0xffff_0000;

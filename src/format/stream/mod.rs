@@ -10,6 +10,7 @@
 //! | `read` | from compressed grains to the caller's bytes |
 //! | `work` | a reading thread's buffers and decompressor |
 //! | `cache` | a few inflated grains |
+//! | `check` `check_walk` `check_mend` | what is damaged, and the tables made again from the grains |
 //! | `write` | from packed grains to a file, and a new file without data |
 //! | `write_pack` | from grains to packed grains |
 //! | `write_crew` | the same on several threads, in order |
@@ -19,6 +20,9 @@
 //! ranges may run on several threads at once: cut at multiples of [`Stream::grain_bytes`], no grain is inflated twice.
 
 mod cache;
+mod check;
+mod check_mend;
+mod check_walk;
 mod read;
 mod work;
 pub mod write;
@@ -243,8 +247,8 @@ fn check_overhead(header: &Header, file: u64) -> Result<()> {
     Err(Error::new(ErrorKind::NotADisk, message))
 }
 
-/// The footer, checked against the header.
-fn read_footer(storage: &dyn Storage, file: u64, header: &Header) -> Result<Header> {
+/// The sector of the footer, if the file ends with one.
+fn footer_sector(storage: &dyn Storage, file: u64) -> Result<[u8; SECTOR as usize]> {
     let missing = |what: &str| {
         let message =
             format!("file ends without footer ({what} at its last {TAIL_BYTES} bytes): it is cut short");
@@ -266,7 +270,13 @@ fn read_footer(storage: &dyn Storage, file: u64, header: &Header) -> Result<Head
     if stop != (0, 0) {
         return Err(missing("no end-of-stream marker"));
     }
-    let mut footer = Header::parse(footer, file).context(|| "stream footer")?;
+    footer.first_chunk().copied().ok_or_else(|| missing("no footer"))
+}
+
+/// The footer, checked against the header.
+fn read_footer(storage: &dyn Storage, file: u64, header: &Header) -> Result<Header> {
+    let footer = footer_sector(storage, file)?;
+    let mut footer = Header::parse(&footer, file).context(|| "stream footer")?;
     let agree = footer.version == header.version
         && footer.capacity == header.capacity
         && footer.grain == header.grain

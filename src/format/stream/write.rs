@@ -50,10 +50,10 @@ const FLAGS: u32 = 0x3_0001;
 const VERSION: u32 = 3;
 /// Entries are 32-bit sector numbers.
 const FILE_LIMIT: u64 = (1 << 32) * SECTOR;
-const END_OF_STREAM: u32 = 0;
-const GRAIN_TABLE: u32 = 1;
-const GRAIN_DIRECTORY: u32 = 2;
-const FOOTER: u32 = 3;
+pub(super) const END_OF_STREAM: u32 = 0;
+pub(super) const GRAIN_TABLE: u32 = 1;
+pub(super) const GRAIN_DIRECTORY: u32 = 2;
+pub(super) const FOOTER: u32 = 3;
 
 /// The one file of a new disk without data. `name` is its name without folder.
 pub fn stream_optimized(spec: &CreateSpec, name: &str, identity: &NewIdentity) -> Result<Layout> {
@@ -254,7 +254,7 @@ fn tables_of(capacity: Sectors) -> usize {
 }
 
 /// A marker of something that is no grain, `sectors` long.
-fn marker(sectors: u64, kind: u32) -> [u8; SECTOR as usize] {
+pub(super) fn marker(sectors: u64, kind: u32) -> [u8; SECTOR as usize] {
     let mut bytes = [0; SECTOR as usize];
     bytes[..8].copy_from_slice(&sectors.to_le_bytes());
     bytes[12..16].copy_from_slice(&kind.to_le_bytes());

@@ -24,6 +24,7 @@ impl OpenDisk {
     pub fn create_child(&self, path: &Path, disk_type: DiskType, progress: &mut dyn FnMut(u8)) -> Result<()> {
         let _inside = self.enter()?;
         let story = || format!("making {}, a child of {}", path.display(), self.label());
+        self.files().context(story)?;
         let disk = self.disk();
         progress(0); // not while others wait
         disk.with_child_in_mind(|cid| self.make_child(path, disk_type, cid)).context(story)?;
@@ -45,7 +46,7 @@ impl OpenDisk {
             _ => Path::new("."),
         };
         let folder = folder.canonicalize().context(|| format!("folder {}", folder.display()))?;
-        let hint = local::hint_for(&folder, self.path())?;
+        let hint = local::hint_for(&folder, self.path()?)?;
         let capacity = Sectors(self.disk().capacity() / SECTOR);
         let mut random = [0; 28];
         os::random_bytes(&mut random).context(|| "random identity")?;
@@ -59,6 +60,7 @@ impl OpenDisk {
     /// Whether [`OpenDisk::attach`] would work.
     pub fn check_attach(parent: &OpenDisk, child: &OpenDisk) -> Result<()> {
         let (_parent, _child) = (parent.enter()?, child.enter()?);
+        parent.files().and(child.files()).context(|| story(parent, child))?;
         parent.disk().check_below(child.disk()).context(|| story(parent, child))
     }
 

@@ -17,6 +17,8 @@ use crate::session::connect::Connection;
 use crate::session::library::Library;
 use crate::units::Sectors;
 
+pub(super) use rename::renamed;
+
 impl Connection {
     /// Deletes one link: its description and its extents. Parents stay, children lose theirs.
     pub fn unlink(&self, path: &Path) -> Result<()> {

@@ -218,7 +218,7 @@ impl Plan {
 }
 
 /// The name with its beginning replaced, if it is that of the disk: `d-flat.vmdk` becomes `e-flat.vmdk`.
-fn renamed(name: &str, (old, new): (&str, &str)) -> String {
+pub fn renamed(name: &str, (old, new): (&str, &str)) -> String {
     match name.strip_prefix(old) {
         Some(rest) if rest.starts_with(['-', '.']) => format!("{new}{rest}"),
         _ => name.to_owned(),

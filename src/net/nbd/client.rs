@@ -1,0 +1,442 @@
+//! An export as random-access bytes: what the transports use.
+//!
+//! ```text
+//!   client ▸ connection(s) ▸ books · inbox · outbox ▸ Stream
+//!              │  mend      losing, making anew, closing
+//!              └─ helpers   started calls and their threads
+//! ```
+//!
+//! A call of any length is split into pieces that the server accepts, and many of them are in flight. A started transfer
+//! goes to the connection with the least to do; further connections are made when the server allows it and one is not
+//! enough. Offsets and lengths are bytes of any alignment: what the server's smallest block asks for is added here.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::error::Context;
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::logging::Log;
+use crate::net::nbd::Allocation;
+use crate::net::nbd::BlockSizes;
+use crate::net::nbd::Export;
+use crate::net::nbd::Replies;
+use crate::net::nbd::connection::Connection;
+use crate::net::nbd::connection::Lent;
+use crate::net::nbd::connection::Shared;
+use crate::net::nbd::connection::plan;
+pub use crate::net::nbd::dial::Dial;
+pub use crate::net::nbd::dial::Dialler;
+use crate::net::nbd::durability::Durability;
+use crate::net::nbd::request;
+use crate::net::nbd::request::Verb;
+use crate::net::nbd::unaligned::Changing;
+use crate::net::stream::Stream;
+use crate::threads::Threads;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
+use crate::units::align_down;
+use crate::units::align_up;
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Time to connect, negotiation included.
+    pub connect: Duration,
+    /// Silence longer than this, while something is due, is a loss of the connection.
+    pub request: Duration,
+    /// Time to make up for a loss; zero: a loss is an error at once.
+    pub reconnect: Duration,
+    /// Connections; 0 finds.
+    pub connections: u32,
+    /// Bytes in flight on each connection; 0 finds.
+    pub window: u64,
+    /// Writes will come.
+    pub write: bool,
+}
+
+/// Longest data of one request.
+const STEP: u64 = 256 << 10;
+/// Most connections.
+const MOST_CONNECTIONS: u32 = 4;
+/// What one connection is given before a second one is made.
+const ENOUGH: u64 = 4 << 20;
+/// Longest zeroing or trimming in one request with a 32 bit length.
+const LONG_STEP: u64 = 1 << 30;
+/// Bytes of the export that are asked about at once with 32 bit lengths.
+const STATUS_ROUND: u64 = 64 << 30;
+
+const HAS_READ_ONLY: u16 = 1 << 1;
+const HAS_FLUSH: u16 = 1 << 2;
+const HAS_TRIM: u16 = 1 << 5;
+const HAS_ZERO: u16 = 1 << 6;
+const HAS_MULTI: u16 = 1 << 8;
+const HAS_FAST_ZERO: u16 = 1 << 11;
+
+/// Numbers connections, so that their threads can be told apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// A client of one export. Any number of threads may use it at once.
+#[derive(Debug)]
+pub struct Client {
+    shared: Arc<Shared>,
+    connections: Vec<Arc<Connection>>,
+    changing: Changing,
+    write: bool,
+}
+
+impl Client {
+    /// Connects to an export.
+    pub fn connect(
+        dial: impl Dialler + 'static,
+        options: &Options,
+        log: Log,
+        threads: Arc<Threads>,
+    ) -> Result<Arc<Client>> {
+        let dialler: Arc<dyn Dialler> = Arc::new(dial);
+        let (stream, mut export) = dialler.dial(Instant::now() + options.connect)?;
+        if options.write && export.flags & HAS_READ_ONLY != 0 {
+            stream.shutdown();
+            let message = "the server does not let anybody write";
+            return Err(Error::new(ErrorKind::ReadOnly, message).context(dialler.label()));
+        }
+        export.blocks = sane(export.blocks);
+        let shared = Arc::new(Shared {
+            dialler,
+            export,
+            connect: options.connect,
+            request: options.request.max(Duration::from_millis(1)),
+            reconnect: options.reconnect,
+            window: options.window,
+            durability: Durability::default(),
+            log,
+            threads,
+        });
+        Ok(Arc::new(Self::over(shared, stream, options)))
+    }
+
+    fn over(shared: Arc<Shared>, stream: Box<dyn Stream>, options: &Options) -> Client {
+        let many = if shared.export.flags & HAS_MULTI == 0 { 1 } else { MOST_CONNECTIONS };
+        let count = if options.connections == 0 { useful_connections() } else { options.connections };
+        let export = shared.export.clone();
+        let mut first = Some((stream, export));
+        let connections = (0..count.clamp(1, many)).map(|_| {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Connection::new(Arc::clone(&shared), number, first.take()))
+        });
+        let connections = connections.collect();
+        Client { shared, connections, changing: Changing::default(), write: options.write }
+    }
+
+    /// What the server said about the export.
+    pub fn export(&self) -> &Export {
+        &self.shared.export
+    }
+
+    /// Fills the whole buffer from `offset`, or fails.
+    pub fn read(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let range = self.inside(offset, buf.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let wide = self.widened(&range);
+        if wide == range {
+            return self.read_blocks(buf, range.start).context(|| self.shared.dialler.label());
+        }
+        let mut whole = self.room(&wide)?;
+        self.read_blocks(&mut whole, wide.start).context(|| self.shared.dialler.label())?;
+        buf.copy_from_slice(part(&mut whole, &wide, &range)?);
+        Ok(())
+    }
+
+    /// Writes the whole buffer at `offset`, or fails. A failure may have written a part.
+    pub fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.write_flagged(buf, offset, 0)
+    }
+
+    fn write_flagged(&self, buf: &[u8], offset: u64, flags: u16) -> Result<()> {
+        self.may_write()?;
+        let range = self.inside(offset, buf.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        let wide = self.widened(&range);
+        if wide == range {
+            return self.write_blocks(buf, range.start, flags).context(|| self.shared.dialler.label());
+        }
+        let _claim = self.changing.claim(wide.clone());
+        let mut whole = self.room(&wide)?;
+        self.read_blocks(&mut whole, wide.start).context(|| self.shared.dialler.label())?;
+        part(&mut whole, &wide, &range)?.copy_from_slice(buf);
+        self.write_blocks(&whole, wide.start, flags).context(|| self.shared.dialler.label())
+    }
+
+    /// Makes a range read as zeros. `Ok(false)`: the server cannot do that faster than by writing zeros, the range holds
+    /// what it held or zeros.
+    pub fn zero(&self, range: Range<u64>) -> Result<bool> {
+        self.may_write()?;
+        let range = self.inside_range(range)?;
+        if range.is_empty() {
+            return Ok(true);
+        }
+        if self.shared.export.flags & HAS_ZERO == 0 {
+            return Ok(false);
+        }
+        let fast = if self.shared.export.flags & HAS_FAST_ZERO == 0 { 0 } else { request::FLAG_FAST_ZERO };
+        let inner = self.narrowed(&range);
+        let zeroed =
+            self.idle().call(plan(Verb::Zero, fast, inner.start, inner.end, self.long_step()), Lent::Nothing);
+        match zeroed {
+            Err(e) if fast != 0 && e.kind() == ErrorKind::NotSupported => return Ok(false),
+            zeroed => zeroed.context(|| self.shared.dialler.label())?,
+        };
+        for edge in [range.start..inner.start, inner.end..range.end] {
+            let zeros = self.room(&edge)?;
+            self.write(&zeros, edge.start)?;
+        }
+        Ok(true)
+    }
+
+    /// Says that the content of a range is not needed any more; it may read as anything afterwards.
+    pub fn trim(&self, range: Range<u64>) -> Result<()> {
+        self.may_write()?;
+        let inner = self.narrowed(&self.inside_range(range)?);
+        if inner.is_empty() || self.shared.export.flags & HAS_TRIM == 0 {
+            return Ok(());
+        }
+        let plan = plan(Verb::Trim, 0, inner.start, inner.end, self.long_step());
+        self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label()).map(|_| ())
+    }
+
+    /// Returns when every write that was acknowledged before is stable. A loss of the connection after unflushed writes
+    /// is reported here, once.
+    pub fn flush(&self) -> Result<()> {
+        if self.shared.export.flags & HAS_FLUSH == 0 {
+            return Ok(()); // the server keeps nothing back
+        }
+        let durability = &self.shared.durability;
+        let mark = durability.mark();
+        let flushed = self.idle().call(plan(Verb::Flush, 0, 0, 0, 1), Lent::Nothing);
+        let flushed = match flushed {
+            Ok(_) => durability.flushed(mark),
+            Err(error) => Err(durability.failed(error)),
+        };
+        flushed.context(|| self.shared.dialler.label())
+    }
+
+    /// Tells what a range holds, in order. `Ok(false)`: the server does not tell.
+    pub fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
+        let range = self.inside_range(range)?;
+        if self.shared.export.allocation.is_none() {
+            return Ok(false);
+        }
+        let wide = self.widened(&range);
+        let extended = self.shared.export.replies == Replies::Extended;
+        let mut at = wide.start;
+        let mut last: Option<Allocation> = None;
+        while at < wide.end {
+            let end = if extended { wide.end } else { wide.end.min(at.saturating_add(STATUS_ROUND)) };
+            let plan = plan(Verb::Status, 0, at, end, self.status_step());
+            let mut call = self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label())?;
+            call.extents.sort_unstable();
+            for (offset, len, flags) in call.extents {
+                let part = offset.max(range.start)..(offset + len).min(range.end);
+                if !part.is_empty() {
+                    join(
+                        &mut last,
+                        Allocation { range: part, hole: flags & 1 != 0, zero: flags & 2 != 0 },
+                        sink,
+                    );
+                }
+            }
+            at = end;
+        }
+        last.into_iter().for_each(sink);
+        Ok(true)
+    }
+
+    /// Starts a transfer: `finish` runs exactly once, on a thread of a connection or, when nothing can be begun, on this
+    /// one. `Some`: it does not fit the server's blocks; nothing was begun.
+    pub fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        let writes = matches!(transfer, Transfer::Write(_));
+        let range = match self.inside(offset, transfer.len()) {
+            Ok(range) if range.is_empty() => {
+                finish(transfer, Ok(()));
+                return None;
+            }
+            Ok(range) if self.widened(&range) != range => return Some((transfer, finish)),
+            Ok(_) if writes && !self.write => {
+                finish(transfer, self.may_write());
+                return None;
+            }
+            Ok(range) => range,
+            Err(error) => {
+                finish(transfer, Err(error));
+                return None;
+            }
+        };
+        let verb = if writes { Verb::Write } else { Verb::Read };
+        let plan = plan(verb, 0, range.start, range.end, self.step());
+        if let Err((transfer, finish, error)) = self.free().start(plan, transfer, finish) {
+            finish(transfer, Err(error.context(self.shared.dialler.label())));
+        }
+        None
+    }
+
+    /// Ends every connection; what is in flight fails. Takes about two seconds at most, whatever the server does.
+    pub fn close(&self) {
+        for connection in &self.connections {
+            connection.close();
+        }
+    }
+
+    /// For a synchronous call: a connection that nobody uses, or the first one.
+    fn idle(&self) -> &Arc<Connection> {
+        let free = match self.connections.as_slice() {
+            [_] => None,
+            many => many.iter().find(|connection| connection.is_idle()),
+        };
+        free.unwrap_or_else(|| self.first())
+    }
+
+    /// For a started call: the connection with the least to do. One more is made if even that has enough to do.
+    fn free(&self) -> &Arc<Connection> {
+        let [_, others @ ..] = self.connections.as_slice() else { return self.first() };
+        let up = self.connections.iter().filter_map(|c| c.load().map(|load| (load, c)));
+        let Some((load, best)) = up.min_by_key(|(load, _)| *load) else { return self.first() };
+        if load >= ENOUGH
+            && let Some(new) = others.iter().find(|connection| connection.load().is_none())
+        {
+            new.warm_up();
+        }
+        best
+    }
+
+    #[expect(clippy::expect_used, reason = "there is always one")]
+    fn first(&self) -> &Arc<Connection> {
+        self.connections.first().expect("a client has at least one connection")
+    }
+
+    fn read_blocks(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let end = offset + buf.len() as u64;
+        self.idle().call(plan(Verb::Read, 0, offset, end, self.step()), Lent::Read(buf)).map(|_| ())
+    }
+
+    fn write_blocks(&self, buf: &[u8], offset: u64, flags: u16) -> Result<()> {
+        let end = offset + buf.len() as u64;
+        self.idle().call(plan(Verb::Write, flags, offset, end, self.step()), Lent::Write(buf)).map(|_| ())
+    }
+
+    fn may_write(&self) -> Result<()> {
+        if self.write {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::ReadOnly,
+            format!("{} was opened for reading", self.shared.dialler.label()),
+        ))
+    }
+
+    fn inside(&self, offset: u64, len: usize) -> Result<Range<u64>> {
+        let end = offset.checked_add(len as u64).unwrap_or(u64::MAX);
+        self.inside_range(offset..end)
+    }
+
+    fn inside_range(&self, range: Range<u64>) -> Result<Range<u64>> {
+        if range.start <= range.end && range.end <= self.shared.export.size {
+            return Ok(range);
+        }
+        let size = self.shared.export.size;
+        let message = format!("bytes {range:?} of {}, which has {size}", self.shared.dialler.label());
+        Err(Error::new(ErrorKind::EndOfFile, message))
+    }
+
+    /// Whole blocks around a range.
+    fn widened(&self, range: &Range<u64>) -> Range<u64> {
+        let block = u64::from(self.shared.export.blocks.minimum);
+        let end = align_up(range.end, block).unwrap_or(u64::MAX).min(self.shared.export.size);
+        align_down(range.start, block)..end.max(range.end)
+    }
+
+    /// Whole blocks inside a range.
+    fn narrowed(&self, range: &Range<u64>) -> Range<u64> {
+        let block = u64::from(self.shared.export.blocks.minimum);
+        let start = align_up(range.start, block).unwrap_or(u64::MAX).min(range.end);
+        let end = if range.end == self.shared.export.size { range.end } else { align_down(range.end, block) };
+        start..end.max(start)
+    }
+
+    fn room(&self, range: &Range<u64>) -> Result<Vec<u8>> {
+        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|e| Error::new(ErrorKind::OutOfMemory, format!("{len} bytes for whole blocks: {e}")))?;
+        bytes.resize(len, 0);
+        Ok(bytes)
+    }
+
+    fn step(&self) -> u64 {
+        let BlockSizes { minimum, maximum, .. } = self.shared.export.blocks;
+        align_down(STEP.min(u64::from(maximum)), u64::from(minimum)).max(u64::from(minimum))
+    }
+
+    fn long_step(&self) -> u64 {
+        if self.shared.export.replies == Replies::Extended { u64::MAX } else { LONG_STEP }
+    }
+
+    fn status_step(&self) -> u64 {
+        if self.shared.export.replies == Replies::Extended { u64::MAX } else { STATUS_STEP }
+    }
+}
+
+/// Longest range of one question with a 32 bit length.
+const STATUS_STEP: u64 = (1 << 32) - (64 << 10);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What a server says may be nonsense; the negotiation refuses the worst of it.
+fn sane(blocks: BlockSizes) -> BlockSizes {
+    let minimum = blocks.minimum.clamp(1, 64 << 10);
+    let minimum = if minimum.is_power_of_two() { minimum } else { minimum.next_power_of_two() };
+    BlockSizes { minimum, preferred: blocks.preferred, maximum: blocks.maximum.max(minimum) }
+}
+
+/// How many connections are worth having: one per processor, for what a server and a client do per byte.
+fn useful_connections() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    u32::try_from(processors).unwrap_or(MOST_CONNECTIONS).min(MOST_CONNECTIONS)
+}
+
+/// The part of a buffer for `wide` that is `range`.
+fn part<'b>(buf: &'b mut [u8], wide: &Range<u64>, range: &Range<u64>) -> Result<&'b mut [u8]> {
+    let at = usize::try_from(range.start - wide.start).unwrap_or(usize::MAX);
+    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let part = buf.get_mut(at..).and_then(|rest| rest.get_mut(..len));
+    part.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{range:?} is not in {wide:?}")))
+}
+
+/// Joins neighbours that are alike.
+fn join(last: &mut Option<Allocation>, next: Allocation, sink: &mut dyn FnMut(Allocation)) {
+    match last {
+        Some(last)
+            if last.range.end == next.range.start && (last.hole, last.zero) == (next.hole, next.zero) =>
+        {
+            last.range.end = next.range.end;
+        }
+        _ => {
+            if let Some(done) = last.replace(next) {
+                sink(done);
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! One connection in its transmission phase, shared by any number of threads.
+//!
+//! ```text
+//!   books    what is wanted, what is in flight            under the lock, never across input or output
+//!   inbox    whoever took it out of the state receives    "leads"
+//!   outbox   whoever took it out of the state sends
+//! ```
+//!
+//! A thread with a synchronous call sends it and, if nobody leads, leads until its own call is over: replies go straight
+//! into its buffer, and no other thread has to be woken for that. Replies to other calls that it meets go into buffers
+//! that these own. So a synchronous read that begins while somebody else leads owns a buffer and copies; only the leader
+//! ever lends one. Started calls are led by a thread of the connection, born with the first of them (`helpers`).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+
+use crate::error::Error;
+use crate::error::ErrorKind;
+use crate::error::Result;
+use crate::logging::Log;
+use crate::net::nbd::Export;
+use crate::net::nbd::Replies;
+use crate::net::nbd::calls::Books;
+use crate::net::nbd::calls::Buffer;
+use crate::net::nbd::calls::Call;
+use crate::net::nbd::calls::Cause;
+use crate::net::nbd::calls::Plan;
+use crate::net::nbd::dial::Dialler;
+use crate::net::nbd::durability::Durability;
+use crate::net::nbd::inbox::Inbox;
+use crate::net::nbd::inbox::Progress;
+use crate::net::nbd::outbox::Outbox;
+use crate::net::nbd::request::Verb;
+use crate::net::nbd::window::Window;
+use crate::net::stream::Patience;
+use crate::net::stream::Stream;
+use crate::threads::Threads;
+use crate::transfer::Transfer;
+
+/// How long a sender may wait before it looks whether it is its turn to receive.
+pub(super) const TURN: Duration = Duration::from_millis(20);
+/// A read that cannot lend its buffer copies in portions of this size.
+const COPIED: usize = 4 << 20;
+
+/// What every connection of a client shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Makes connections.
+    pub dialler: Arc<dyn Dialler>,
+    /// What the first one found; later ones must find the same.
+    pub export: Export,
+    /// Time to connect.
+    pub connect: Duration,
+    /// Silence longer than this is a loss.
+    pub request: Duration,
+    /// Time to make up for a loss.
+    pub reconnect: Duration,
+    /// Bytes in flight, 0 finds.
+    pub window: u64,
+    /// What was acknowledged.
+    pub durability: Durability,
+    /// For whoever wonders.
+    pub log: Log,
+    /// Where threads are born.
+    pub threads: Arc<Threads>,
+}
+
+/// One connection.
+pub struct Connection {
+    pub(super) shared: Arc<Shared>,
+    pub(super) number: u64,
+    pub(super) progress: Arc<Progress>,
+    pub(super) state: Mutex<State>,
+    /// For whoever waits with a call, for an end, or for the end.
+    pub(super) changed: Condvar,
+    /// For the thread that leads started calls.
+    pub(super) to_read: Condvar,
+    /// For the thread that sends what was not taken at once.
+    pub(super) to_flush: Condvar,
+}
+
+/// Whether requests can be sent.
+#[derive(Debug)]
+pub enum Link {
+    /// They can.
+    Up,
+    /// Not until the connection is made anew, by whoever leads.
+    Down(Cause),
+    /// It could not be made. Calls fail for a while, then the next one tries again.
+    Failed(Cause, Instant),
+    /// It was closed for good.
+    Closed,
+}
+
+/// What the lock protects.
+pub struct State {
+    pub(super) books: Books,
+    pub(super) window: Window,
+    /// `None`: somebody leads.
+    pub(super) inbox: Option<Box<Inbox>>,
+    /// `None`: somebody sends.
+    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) link: Link,
+    /// It was up and is not any more, and nobody took notice yet.
+    pub(super) lost: bool,
+    /// To be shut down when the connection is lost or closed.
+    pub(super) stream: Option<Arc<dyn Stream>>,
+    /// The stream did not take a batch at once; the flushing thread goes on with it.
+    pub(super) blocked: bool,
+    /// The leader makes a connection, both ends are at rest.
+    pub(super) dialling: bool,
+    /// By when an outage must be over, and how often a connection was tried since it began.
+    pub(super) outage: Option<(Instant, u32)>,
+    pub(super) helpers: super::helpers::Helpers,
+}
+
+/// The bytes that a synchronous call lends.
+pub enum Lent<'a> {
+    /// To be filled.
+    Read(&'a mut [u8]),
+    /// To be sent.
+    Write(&'a [u8]),
+    /// Nothing.
+    Nothing,
+}
+
+impl Connection {
+    /// A connection over a stream that was negotiated; without one it is made when it is needed.
+    pub fn new(shared: Arc<Shared>, number: u64, link: Option<(Box<dyn Stream>, Export)>) -> Connection {
+        let progress = Arc::new(Progress::new(shared.request));
+        let not_tried = Cause { kind: ErrorKind::ConnectionLost, story: String::from("not connected") };
+        let state = State {
+            books: Books::default(),
+            window: Window::new(shared.window),
+            inbox: Some(Box::new(Inbox::new(Arc::clone(&progress)))),
+            outbox: Some(Box::new(Outbox::new())),
+            link: Link::Down(not_tried),
+            lost: false,
+            stream: None,
+            blocked: false,
+            dialling: false,
+            outage: None,
+            helpers: super::helpers::Helpers::default(),
+        };
+        let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());
+        let state = Mutex::new(state);
+        let connection = Connection { shared, number, progress, state, changed, to_read, to_flush };
+        if let Some((stream, export)) = link {
+            let mut st = connection.state.lock();
+            let (inbox, outbox) = (st.inbox.take(), st.outbox.take());
+            if let (Some(mut inbox), Some(mut outbox)) = (inbox, outbox) {
+                st.connect(stream, &export, &mut inbox, &mut outbox);
+                (st.inbox, st.outbox) = (Some(inbox), Some(outbox));
+            }
+        }
+        connection
+    }
+
+    /// Works a plan off on the calling thread. What comes back is the call, which did not fail.
+    pub fn call(&self, plan: Plan, lent: Lent<'_>) -> Result<Call> {
+        match lent {
+            Lent::Read(buf) => self.read(&plan, buf),
+            lent => {
+                let buffer = if matches!(lent, Lent::Write(_)) { Buffer::Lent } else { Buffer::None };
+                let mut lead = Lead { connection: self, inbox: None };
+                let mut st = self.state.lock();
+                st.admit()?;
+                let id = st.books.enter(Call::new(plan, buffer, None));
+                lead.drive(st, id, lent)
+            }
+        }
+    }
+
+    /// Nobody uses it at the moment.
+    pub fn is_idle(&self) -> bool {
+        let st = self.state.lock();
+        matches!(st.link, Link::Up) && st.inbox.is_some() && st.books.flying == 0
+    }
+
+    /// Bytes of started calls that are not over; `None` when it is not up.
+    pub fn load(&self) -> Option<u64> {
+        let st = self.state.lock();
+        matches!(st.link, Link::Up).then_some(st.books.load)
+    }
+
+    fn read(&self, plan: &Plan, mut buf: &mut [u8]) -> Result<Call> {
+        let mut rest = plan.clone();
+        loop {
+            let mut lead = Lead { connection: self, inbox: None };
+            let mut st = self.state.lock();
+            st.admit()?;
+            lead.inbox = st.inbox.take();
+            if lead.inbox.is_some() {
+                let id = st.books.enter(Call::new(rest, Buffer::Lent, None));
+                return lead.drive(st, id, Lent::Read(buf));
+            }
+            drop(st);
+            let (head, tail) = buf.split_at_mut(buf.len().min(COPIED));
+            let own = Buffer::Own(Transfer::ReadOwned(vec![0; head.len()]));
+            let part = Plan { end: rest.start + head.len() as u64, ..rest.clone() };
+            let mut st = self.state.lock();
+            st.admit()?;
+            let id = st.books.enter(Call::new(part.clone(), own, None));
+            let call = lead.drive(st, id, Lent::Nothing)?;
+            match &call.buffer {
+                Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => {
+                    head.copy_from_slice(data)
+                }
+                _ => return Err(Error::new(ErrorKind::Internal, "a read lost its buffer")),
+            }
+            if tail.is_empty() {
+                return Ok(call);
+            }
+            (rest.start, rest.next, buf) = (part.end, part.end, tail);
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    /// Refuses a call that has no chance.
+    pub(super) fn admit(&mut self) -> Result<()> {
+        match &self.link {
+            Link::Up | Link::Down(_) => Ok(()),
+            Link::Closed => Err(super::mend::closed().error()),
+            Link::Failed(cause, at) if at.elapsed() < super::mend::QUIET => Err(cause.error()),
+            Link::Failed(cause, _) => {
+                self.link = Link::Down(cause.clone());
+                self.outage = Some((Instant::now(), 0));
+                Ok(())
+            }
+        }
+    }
+
+    /// Both ends go to a stream.
+    pub(super) fn connect(
+        &mut self,
+        stream: Box<dyn Stream>,
+        export: &Export,
+        inbox: &mut Inbox,
+        outbox: &mut Outbox,
+    ) {
+        let stream: Arc<dyn Stream> = Arc::from(stream);
+        inbox.connect(Arc::clone(&stream), export.replies, export.allocation);
+        outbox.connect(Arc::clone(&stream), export.replies == Replies::Extended);
+        self.stream = Some(stream);
+        self.link = Link::Up;
+    }
+
+    /// The connection is of no use any more: ends every wait on it.
+    pub(super) fn lose(&mut self, error: &Error) {
+        if matches!(self.link, Link::Up) {
+            self.link = Link::Down(Cause::of(error));
+            self.lost = true;
+        }
+        if let Some(stream) = self.stream.take() {
+            stream.shutdown();
+        }
+    }
+}
+
+/// A thread that works on a connection, and may lead. Gives the lead back when it ends, however it ends.
+pub(super) struct Lead<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) inbox: Option<Box<Inbox>>,
+}
+
+impl Lead<'_> {
+    /// Works on until a call is over.
+    fn drive<'s>(&mut self, mut st: MutexGuard<'s, State>, id: usize, mut lent: Lent<'_>) -> Result<Call>
+    where
+        Self: 's,
+    {
+        let connection = self.connection;
+        while st.books.call(id).is_some_and(|call| !call.is_over()) {
+            if self.inbox.is_none() {
+                self.inbox = st.inbox.take();
+            }
+            if !matches!(st.link, Link::Up) {
+                match &mut self.inbox {
+                    Some(inbox) => connection.mend(&mut st, inbox),
+                    None => connection.changed.wait(&mut st),
+                }
+                continue;
+            }
+            let step = match self.send(&mut st, id, &mut lent) {
+                Ok(false) => self.receive(&mut st, id, &mut lent),
+                sent => sent.map(|_| ()),
+            };
+            if let Err(error) = step {
+                st.lose(&error);
+                connection.changed.notify_all();
+            }
+        }
+        let call = st.books.remove(id);
+        if let Some(inbox) = self.inbox.take() {
+            st.inbox = Some(inbox);
+        }
+        if st.books.is_awaited() || !st.books.finished.is_empty() {
+            connection.to_read.notify_one();
+        }
+        drop(st);
+        connection.changed.notify_all();
+        let mut call =
+            call.ok_or_else(|| Error::new(ErrorKind::Internal, "a call vanished from the books"))?;
+        call.fault.take().map_or(Ok(call), Err)
+    }
+
+    /// Sends a batch to its end, if there is one and nobody else sends.
+    fn send<'s>(&mut self, st: &mut MutexGuard<'s, State>, id: usize, lent: &mut Lent<'_>) -> Result<bool> {
+        let Some(mut outbox) = st.outbox.take() else { return Ok(false) };
+        let now = Instant::now();
+        if outbox.is_idle() {
+            let State { books, window, .. } = &mut **st;
+            let gathered = match lent {
+                Lent::Write(_) => outbox.gather_lent(id, books, window, now),
+                _ => Ok(()),
+            };
+            let gathered = gathered.and_then(|()| match outbox.is_idle() {
+                true => outbox.gather(books, window, now),
+                false => Ok(()),
+            });
+            if gathered.is_err() || outbox.is_idle() {
+                st.outbox = Some(outbox);
+                return gathered.map(|()| false);
+            }
+        }
+        let sent = MutexGuard::unlocked(st, || self.send_on(&mut outbox, id, lent));
+        self.connection.sent(st, outbox, sent.is_ok());
+        sent.map(|()| true)
+    }
+
+    /// Sends a batch to its end. As long as nobody else receives, what the server sends is received meanwhile: it may be
+    /// waiting for that before it takes more.
+    fn send_on(&mut self, outbox: &mut Outbox, id: usize, lent: &mut Lent<'_>) -> Result<()> {
+        let connection = self.connection;
+        let from = Instant::now();
+        let mut patience = Patience::None;
+        loop {
+            let data = if let Lent::Write(data) = lent { *data } else { &[] };
+            let before = outbox.taken();
+            if outbox.send(data, patience)? {
+                connection.progress.sent(from);
+                return Ok(());
+            }
+            if outbox.taken() > before {
+                connection.progress.sent(Instant::now());
+            } else if Instant::now() > connection.progress.until(from) {
+                return Err(connection.progress.timeout());
+            }
+            if self.inbox.is_none() {
+                self.inbox = connection.state.lock().inbox.take();
+            }
+            patience = match &self.inbox {
+                None => Patience::Until(Instant::now() + TURN),
+                Some(inbox) => {
+                    if !inbox.staged().is_empty() || inbox.wait_for_both()?.recv {
+                        self.receive(&mut connection.state.lock(), id, lent)?;
+                    }
+                    Patience::None
+                }
+            };
+        }
+    }
+
+    /// Receives, or waits until the one who does is done.
+    fn receive(&mut self, st: &mut MutexGuard<'_, State>, id: usize, lent: &mut Lent<'_>) -> Result<()> {
+        let connection = self.connection;
+        let Some(inbox) = &mut self.inbox else {
+            connection.changed.wait_for(st, Duration::from_secs(1));
+            return Ok(());
+        };
+        if st.books.flying == 0 {
+            // only a thread that sends can change that
+            connection.changed.wait_for(st, TURN);
+            return Ok(());
+        }
+        let lent = match lent {
+            Lent::Read(buf) => Some((id, &mut **buf)),
+            _ => None,
+        };
+        connection.receive(st, inbox, lent)?;
+        if !st.books.finished.is_empty() {
+            connection.to_read.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            let mut st = self.connection.state.lock();
+            if std::thread::panicking() {
+                st.lose(&Error::new(ErrorKind::Internal, "a thread panicked while it received"));
+            }
+            st.inbox = Some(inbox);
+            drop(st);
+            self.connection.changed.notify_all();
+            self.connection.to_read.notify_one();
+        }
+    }
+}
+
+impl Connection {
+    /// The outbox comes back; its batch was sent, or the connection is lost.
+    pub(super) fn sent(&self, st: &mut MutexGuard<'_, State>, mut outbox: Box<Outbox>, whole: bool) {
+        let now = Instant::now();
+        let mut settled = false;
+        if whole {
+            let State { books, window, .. } = &mut **st;
+            for cookie in &outbox.cookies {
+                settled |= books.was_sent(*cookie, window, now);
+            }
+            outbox.clear();
+        }
+        st.outbox = Some(outbox);
+        st.blocked = false;
+        self.changed.notify_all();
+        if settled {
+            self.to_read.notify_one();
+        }
+    }
+}
+
+/// A plan for a whole range.
+pub fn plan(verb: Verb, flags: u16, start: u64, end: u64, step: u64) -> Plan {
+    Plan { verb, flags, start, next: start, end, step: step.max(1) }
+}
