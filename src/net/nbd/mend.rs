@@ -37,8 +37,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An attempt without any time would not be one.
 const LEAST_TIME: Duration = Duration::from_millis(100);
-/// How long closing may take.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// What calls on a closed connection fail with.
 pub fn closed() -> Cause {
@@ -170,15 +168,18 @@ impl Connection {
         Ok((stream, export))
     }
 
-    /// Ends the connection, everything in flight and the threads. Takes two seconds at most, whatever the server does.
-    pub fn close(&self) {
-        let end = Instant::now() + CLOSING;
-        let mut st = self.state.lock();
-        let here = threads::here();
-        st.leave();
+    /// Refuses what comes, ends every wait. [`Connection::close_by`] is to follow.
+    pub fn leave(&self) {
+        self.state.lock().leave();
         self.changed.notify_all();
         self.to_read.notify_all();
         self.to_flush.notify_all();
+    }
+
+    /// Ends everything in flight and the threads, or gives up waiting for that.
+    pub fn close_by(&self, end: Instant) {
+        let here = threads::here();
+        let mut st = self.state.lock();
         let mut swept = false;
         loop {
             if !swept && (st.dialling || (st.inbox.is_some() && st.outbox.is_some())) {
