@@ -4,6 +4,7 @@ use super::chain;
 use super::images;
 use super::images::SparseSpec;
 use super::images::StreamLayout;
+use super::nbd;
 use super::store::Holey;
 
 /// Name and content of the seeds of a target.
@@ -19,6 +20,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "sesparse" => vec![("sesparse", Holey::encode(&images::sesparse().file))],
         "chain" => chains(),
         "abi_calls" => calls(),
+        "nbd_client" => nbd::seeds(),
         _ => Vec::new(),
     }
 }
