@@ -38,7 +38,9 @@ impl Dialler for Dial {
         let wants = Wants::all_of(self.export.clone());
         match &self.tls {
             None => negotiate(stream, &wants, None, until),
-            Some((tls, host)) => negotiate(stream, &wants, Some(&|plain| tls.wrap(plain, host, until)), until),
+            Some((tls, host)) => {
+                negotiate(stream, &wants, Some(&|plain| tls.wrap(plain, host, until)), until)
+            }
         }
     }
 
