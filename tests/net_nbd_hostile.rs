@@ -55,7 +55,7 @@ fn options(request: Duration, reconnect: Duration) -> Options {
 }
 
 fn connect(peer: &Peer, options: &Options) -> Result<Arc<Client>> {
-    let dial = Dial { address: peer.address(), export: String::new() };
+    let dial = Dial { address: peer.address(), export: String::new(), tls: None };
     Client::connect(dial, options, Log::none(), Arc::new(Threads::new(|body| body())))
 }
 
