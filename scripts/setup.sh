@@ -30,6 +30,10 @@ wanted=(
     'command -v nbdinfo|libnbd-bin'
     '/usr/bin/python3 -c "import nbd; print(nbd)"|python3-libnbd'
     'command -v qemu-img|qemu-utils'
+    'command -v openssl|openssl'
+    'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.xfs|xfsprogs'
+    'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.btrfs|btrfs-progs'
+    'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.vfat|dosfstools'
     'ls /usr/lib/*/libclang-14.so.1 /usr/lib/llvm-*/lib/libclang.so*|libclang1-14'
     'ls /usr/lib/llvm-*/lib/clang/*/include/stddef.h /usr/lib/clang/*/include/stddef.h|libclang-common-14-dev'
 )

@@ -9,17 +9,17 @@
 //!               │        │              │
 //!               │        ▼              ▼
 //!               │   transport/      engine/  queue, workers, wait barrier, ticker
-//!               │   local              │
+//!               │   local nbd_export   │
 //!               │        │ builds      ▼
 //!               │        ├─────────▶ disk/    a chain of links; the one read / write / extents loop
 //!               │        │              │
 //!               │        ▼              ▼
-//!               │                   format/  VMDK: descriptor, flat, sparse, stream, cowd, sesparse
-//!               │                       │ asks
+//!               │      net/         format/  VMDK: descriptor, flat, sparse, stream, cowd, sesparse; raw
+//!               │   nbd tls socket      │ asks
 //!               │                       ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────
-//!   base:  error  units  logging  secret  config  threads  transfer
+//!   base:  error  units  logging  config  threads  transfer  secret
 //! ```
 //!
 //! Names point downwards only; `tests/layering.rs` checks it.

@@ -86,7 +86,16 @@ impl Scene {
 #[test]
 fn every_marked_recipe_has_a_test() {
     let names: Vec<_> = recipes().into_keys().collect();
-    let tested = ["c", "c-build", "examples", "nbdkit", "nbdkit-create", "python-module", "python-program"];
+    let tested = [
+        "c",
+        "c-build",
+        "examples",
+        "nbd-server",
+        "nbdkit",
+        "nbdkit-create",
+        "python-module",
+        "python-program",
+    ];
     assert_eq!(names, tested);
 }
 
@@ -119,6 +128,22 @@ fn the_nbdkit_recipes_copy_the_disk_and_make_one() {
     scene.shell(&recipe("nbdkit-create"));
     scene.shell("qemu-img check -f vmdk new.vmdk && qemu-img convert -f vmdk -O raw new.vmdk new.raw");
     scene.shell("test $(stat -c %s new.raw) = 67108864 && cmp -n 524288 disk.raw new.raw");
+}
+
+#[test]
+fn the_recipe_for_a_kvm_disk_copies_it() {
+    if !have(&["nbdkit", "nbdcopy", "qemu-img", "qemu-nbd", "python3"]) {
+        return;
+    }
+    let scene = Scene::new();
+    if !scene.plugin.exists() {
+        skipped("nbdkit's vddk plugin is not there, scripts/fetch-nbdkit-plugins.sh gets it");
+        return;
+    }
+    scene.shell("qemu-img convert -f vmdk -O qcow2 $DISK kvm.qcow2");
+    let printed = scene.shell(&recipe("nbd-server"));
+    assert_eq!(scene.hash_of("kvm.raw"), scene.hash);
+    assert!(printed.lines().count() > 0, "{printed}");
 }
 
 #[test]

@@ -68,12 +68,14 @@ pub unsafe fn read(params: Source, declared: u32) -> Result<ConnectParams> {
         ..ConnectParams::default()
     };
     let remote = !is_empty(&read.server);
-    if whole && remote && is_empty(&read.vmx_spec) {
+    // An NBD server has neither machines nor logins.
+    let logs_in = remote && read.nbd_server()?.is_none();
+    if whole && logs_in && is_empty(&read.vmx_spec) {
         read.disk = disk_spec(params)?;
     }
     if whole || remote || !is_empty(&read.vmx_spec) {
         read.thumbprint = string!(params, thumbPrint)?;
-        read.credentials = credentials(params, remote)?;
+        read.credentials = credentials(params, logs_in)?;
     }
     Ok(read)
 }
@@ -94,7 +96,7 @@ fn nfc_port(raw: u32, whole: bool, declared: u32) -> Result<u32> {
     }
 }
 
-fn credentials(params: Source, remote: bool) -> Result<Credentials> {
+fn credentials(params: Source, needed: bool) -> Result<Credentials> {
     let user = || -> Result<Credentials> {
         Ok(Credentials::User {
             name: string!(params, creds.uid.userName)?.unwrap_or_default(),
@@ -108,7 +110,7 @@ fn credentials(params: Source, remote: bool) -> Result<Credentials> {
             name: string!(params, creds.sessionId.userName)?.unwrap_or_default(),
             key: string!(params, creds.sessionId.key)?.unwrap_or_default(),
         }),
-        _ if !remote => Ok(Credentials::None),
+        _ if !needed => Ok(Credentials::None),
         3 => Err(Error::new(ErrorKind::NotSupported, "login by ticket is not supported")),
         4 => Err(Error::new(
             ErrorKind::NotSupported,

@@ -65,7 +65,8 @@ fn wanted<'a>(list: &str, ways: &[&'a dyn Way], target: &str, log: &Log) -> Vec<
 /// True for faults that another way to the same disk need not have. A peer that cannot be trusted is not asked again with
 /// less caution, and one that cannot be found is not there by another name either.
 fn is_about_the_way(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Protocol | ErrorKind::NotSupported)
+    // A server's policy may be about the way, too: nbdkit answers so when it has no TLS.
+    matches!(kind, ErrorKind::Protocol | ErrorKind::NotSupported | ErrorKind::AccessDenied)
 }
 
 #[cfg(test)]

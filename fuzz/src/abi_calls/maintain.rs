@@ -211,7 +211,7 @@ impl Run<'_> {
             logical: 0,
             physical: 0,
         };
-        let (overwrite, defaults) = (self.byte() % 2, self.byte() % 3 == 0);
+        let (overwrite, defaults) = (self.byte() % 2, self.byte().is_multiple_of(3));
         let target = self.files.iter().position(|f| f.path == path);
         if self.is_written(source) || target.is_some_and(|t| self.is_open(t)) {
             return;
@@ -365,8 +365,8 @@ impl Run<'_> {
             let value = self.number().to_le_bytes();
             bytes[field.at..field.at + field.width].copy_from_slice(&value[..field.width]);
         }
-        if self.byte() % 4 == 0 {
-            let cut = self.number() as usize * 16 % bytes.len();
+        if self.byte().is_multiple_of(4) {
+            let cut = (self.number() as usize).wrapping_mul(16) % bytes.len();
             bytes.truncate(bytes.len() - cut);
         }
         let target = Path::new(path.to_str().unwrap()).to_owned();

@@ -159,6 +159,8 @@ pub struct Slot {
     pub covered: Coverage,
     /// What the server refused so far.
     pub refusal: Option<Refusal>,
+    /// How often it refused.
+    pub refusals: u32,
     /// The extents of a block status: bytes and flags.
     pub extents: Vec<(u64, u64)>,
     /// All of it was handed to the stream.
@@ -424,6 +426,7 @@ impl Books {
             piece,
             covered: Coverage::default(),
             refusal: None,
+            refusals: 0,
             extents: Vec::new(),
             sent: false,
             early: None,

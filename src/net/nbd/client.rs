@@ -288,11 +288,12 @@ impl Client {
         None
     }
 
-    /// Ends every connection; what is in flight fails. Takes about two seconds at most, whatever the server does.
+    /// Ends every connection; what is in flight fails. Takes two seconds at most, whatever the server does: a thread that
+    /// is making a connection at that moment ends by itself.
     pub fn close(&self) {
-        for connection in &self.connections {
-            connection.close();
-        }
+        let end = Instant::now() + CLOSING;
+        self.connections.iter().for_each(|connection| connection.leave());
+        self.connections.iter().for_each(|connection| connection.close_by(end));
     }
 
     /// For a synchronous call: a connection that nobody uses, or the first one.
@@ -343,7 +344,7 @@ impl Client {
     }
 
     fn inside(&self, offset: u64, len: usize) -> Result<Range<u64>> {
-        let end = offset.checked_add(len as u64).unwrap_or(u64::MAX);
+        let end = offset.saturating_add(len as u64);
         self.inside_range(offset..end)
     }
 
@@ -395,6 +396,8 @@ impl Client {
     }
 }
 
+/// How long closing may take.
+const CLOSING: Duration = Duration::from_millis(1800);
 /// Longest range of one question with a 32 bit length.
 const STATUS_STEP: u64 = (1 << 32) - (64 << 10);
 
@@ -440,3 +443,9 @@ fn join(last: &mut Option<Allocation>, next: Allocation, sink: &mut dyn FnMut(Al
         }
     }
 }
+
+#[cfg(test)]
+#[allow(missing_docs, clippy::cast_possible_truncation)]
+mod peer;
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use crate::net::nbd::handshake::negotiate;
 use crate::net::socket::Address;
 use crate::net::socket::Socket;
 use crate::net::stream::Stream;
+use crate::net::tls::Tls;
 
 /// Makes connections to one export.
 pub trait Dialler: Debug + Send + Sync {
@@ -27,12 +28,20 @@ pub struct Dial {
     pub address: Address,
     /// The export's name, `""` for the server's default.
     pub export: String,
+    /// TLS, and the name that the server's certificate must be for. With it, nothing goes over the wire without it.
+    pub tls: Option<(Tls, String)>,
 }
 
 impl Dialler for Dial {
     fn dial(&self, until: Instant) -> Result<(Box<dyn Stream>, Export)> {
         let stream = Box::new(Socket::connect(&self.address, until)?);
-        negotiate(stream, &Wants::all_of(self.export.clone()), None, until)
+        let wants = Wants::all_of(self.export.clone());
+        match &self.tls {
+            None => negotiate(stream, &wants, None, until),
+            Some((tls, host)) => {
+                negotiate(stream, &wants, Some(&|plain| tls.wrap(plain, host, until)), until)
+            }
+        }
     }
 
     fn label(&self) -> String {

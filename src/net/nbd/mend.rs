@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::Export;
+use crate::net::nbd::Replies;
 use crate::net::nbd::calls::Cause;
 use crate::net::nbd::connection::Connection;
 use crate::net::nbd::connection::Link;
@@ -36,8 +37,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// An attempt without any time would not be one.
 const LEAST_TIME: Duration = Duration::from_millis(100);
-/// How long closing may take.
-const CLOSING: Duration = Duration::from_secs(2);
 
 /// What calls on a closed connection fail with.
 pub fn closed() -> Cause {
@@ -102,7 +101,7 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) if is_final(error.kind()) => st.give_up(Cause::of(&error)),
                 Err(error) => {
-                    cause = Cause::of(&error.context(format!("connecting again after: {}", cause.first())))
+                    cause = Cause::of(&error.context(format!("connecting again after: {}", cause.first())));
                 }
             }
         }
@@ -160,18 +159,27 @@ impl Connection {
             );
             return Err(Error::new(ErrorKind::Protocol, message));
         }
+        // What is to be sent again may be longer than 32 bits can say.
+        if ours.replies == Replies::Extended && export.replies != Replies::Extended {
+            stream.shutdown();
+            let message = "the server changed while the connection was lost: it had extended headers";
+            return Err(Error::new(ErrorKind::Protocol, message));
+        }
         Ok((stream, export))
     }
 
-    /// Ends the connection, everything in flight and the threads. Takes two seconds at most, whatever the server does.
-    pub fn close(&self) {
-        let end = Instant::now() + CLOSING;
-        let mut st = self.state.lock();
-        let here = threads::here();
-        st.leave();
+    /// Refuses what comes, ends every wait. [`Connection::close_by`] is to follow.
+    pub fn leave(&self) {
+        self.state.lock().leave();
         self.changed.notify_all();
         self.to_read.notify_all();
         self.to_flush.notify_all();
+    }
+
+    /// Ends everything in flight and the threads, or gives up waiting for that.
+    pub fn close_by(&self, end: Instant) {
+        let here = threads::here();
+        let mut st = self.state.lock();
         let mut swept = false;
         loop {
             if !swept && (st.dialling || (st.inbox.is_some() && st.outbox.is_some())) {

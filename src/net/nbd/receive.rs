@@ -34,6 +34,8 @@ use crate::transfer::Transfer;
 const SMALL: u64 = 32 << 10;
 /// Most extents of one reply.
 const MOST_EXTENTS: usize = 2 << 20;
+/// Most errors of one reply: a server may report several places, but not without end.
+const MOST_REFUSALS: u32 = 1024;
 
 /// A lent buffer and the call it is for.
 type LentRead<'a> = Option<(usize, &'a mut [u8])>;
@@ -137,7 +139,15 @@ impl Connection {
             ChunkKind::Status | ChunkKind::StatusExtended => Err(unasked(&piece)),
             ChunkKind::Error | ChunkKind::ErrorAt | ChunkKind::ErrorOther => {
                 let refusal = MutexGuard::unlocked(st, || take_refusal(inbox, kind, length))?;
-                st.asked(cookie)?.refusal.get_or_insert(refusal);
+                let slot = st.asked(cookie)?;
+                slot.refusal.get_or_insert(refusal);
+                slot.refusals += 1;
+                if slot.refusals > MOST_REFUSALS {
+                    return Err(protocol(format!(
+                        "more than {MOST_REFUSALS} errors for the {}",
+                        about(&piece)
+                    )));
+                }
                 Ok(())
             }
         }

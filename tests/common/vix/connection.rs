@@ -104,6 +104,11 @@ impl<'v> Connection<'v> {
         call!(self.vix, "Disconnect", fn(Handle) -> u64, self.handle)
     }
 
+    /// Keeps the connection open to the end of the process.
+    pub fn leaked(self) -> &'v Self {
+        Box::leak(Box::new(self))
+    }
+
     /// Keeps the connection open past the end of the value.
     pub fn leak(self) {
         std::mem::forget(self);

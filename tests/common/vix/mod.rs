@@ -5,7 +5,7 @@
 //!
 //! * [`Vix`]: the library and what needs no connection; [`library_path`]: where it is;
 //! * `types`: numbers and structures; `log`: what the library said;
-//! * `connection`, `disk`: the two handles; `requests`: asynchronous reads and writes; `metadata`: the disk data base;
+//! * `connection`, `disk`: the two handles; `remote`: connections to servers; `requests`: asynchronous reads and writes; `metadata`: the disk data base;
 //! * `whole`: work on whole disks.
 #![allow(unsafe_code)] // the one place of the behaviour tests that calls C
 #![allow(unused_imports, reason = "each test program uses only a part of what is named here")]
@@ -42,6 +42,7 @@ mod connection;
 mod disk;
 mod log;
 mod metadata;
+mod remote;
 mod requests;
 mod types;
 mod whole;
@@ -53,6 +54,7 @@ pub use log::forget_log;
 pub use log::log_lines;
 pub use log::log_text;
 pub use log::mute;
+pub use remote::Server;
 pub use requests::Completions;
 pub use types::Geometry;
 pub use types::Info;

@@ -51,7 +51,37 @@ impl Completions {
     }
 }
 
+/// What a completion runs.
+type Then = Box<dyn FnOnce(u64) + Send>;
+
+unsafe extern "C" fn on_then(data: *mut c_void, result: u64) {
+    // SAFETY: made by `read_async_then` with Box::into_raw; the library calls once.
+    let then = unsafe { Box::from_raw(data.cast::<Then>()) };
+    then(result);
+}
+
 impl Disk<'_> {
+    /// Starts a read; `then` runs inside the callback.
+    pub fn read_async_then(&self, start: u64, buf: &'static mut [u8], then: Then) -> u64 {
+        let data = Box::into_raw(Box::new(then));
+        let result = call!(
+            self.vix,
+            "ReadAsync",
+            fn(Handle, u64, u64, *mut u8, CompletionFn, *mut c_void) -> u64,
+            self.handle,
+            start,
+            buf.len() as u64 / 512,
+            buf.as_mut_ptr(),
+            on_then,
+            data.cast()
+        );
+        if result != code::ASYNC {
+            // SAFETY: refused, so the completion does not run and the box is still ours.
+            drop(unsafe { Box::from_raw(data) });
+        }
+        result
+    }
+
     /// Starts a read into a buffer that the caller keeps alive until the completion; anything but `ASYNC` is a refusal.
     ///
     /// # Safety

@@ -23,7 +23,12 @@ pub mod code {
     pub const NAME_TOO_LONG: u64 = 20004;
     pub const BUFFER_TOO_SMALL: u64 = 24;
     pub const INVALID_HANDLE: u64 = 1000;
+    pub const REMOTE_OBJECT: u64 = 20;
     pub const END_OF_FILE: u64 = 14005;
+    pub const SERVER_NOT_FOUND: u64 = 14008;
+    pub const CONN_REFUSED: u64 = 14009;
+    pub const SOCKET_ERROR: u64 = 14010;
+    pub const CONN_LOST: u64 = 14011;
     pub const NOINIT: u64 = 16001;
     pub const NEEDS_REPAIR: u64 = 16006;
     pub const OUT_OF_RANGE: u64 = 16007;

@@ -1,0 +1,606 @@
+//! The client against scripted servers in memory.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::peer::*;
+use super::*;
+
+type Store = Arc<Mutex<Vec<u8>>>;
+
+fn options() -> Options {
+    Options {
+        connect: Duration::from_secs(5),
+        request: Duration::from_secs(20),
+        reconnect: Duration::ZERO,
+        connections: 1,
+        window: 0,
+        write: true,
+    }
+}
+
+struct Setting {
+    replies: Replies,
+    options: Options,
+    room: usize,
+    threads: Arc<Threads>,
+    block: u32,
+}
+
+impl Setting {
+    fn new(replies: Replies) -> Setting {
+        let threads = Arc::new(Threads::new(|body| body()));
+        Setting { replies, options: options(), room: 1 << 20, threads, block: 1 }
+    }
+
+    fn servers(&self, scripts: Vec<(Script, Option<usize>)>) -> Arc<Servers> {
+        let mut export = export(self.replies);
+        export.blocks.minimum = self.block;
+        Arc::new(Servers {
+            scripts: Mutex::new(scripts.into_iter().collect::<VecDeque<_>>()),
+            export: Mutex::new(export),
+            room: self.room,
+        })
+    }
+
+    fn client(&self, scripts: Vec<(Script, Option<usize>)>) -> Arc<Client> {
+        Client::connect(self.servers(scripts), &self.options, Log::none(), Arc::clone(&self.threads)).unwrap()
+    }
+}
+
+fn script(body: impl FnOnce(&Peer) -> Result<(), Gone> + Send + 'static) -> (Script, Option<usize>) {
+    (Box::new(body), None)
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+fn store() -> Store {
+    Arc::new(Mutex::new(pattern(1 << 20)))
+}
+
+/// A server that does what it is asked, in order.
+fn honest(store: &Store) -> Script {
+    let store = Arc::clone(store);
+    Box::new(move |peer| {
+        loop {
+            let asked = peer.asked()?;
+            answer(peer, &store, &asked)?;
+        }
+    })
+}
+
+fn answer(peer: &Peer, store: &Store, asked: &Asked) -> Result<(), Gone> {
+    let part = asked.offset as usize..(asked.offset + asked.len) as usize;
+    match asked.verb {
+        0 if peer.replies == Replies::Simple => {
+            let data = store.lock()[part].to_vec();
+            return peer.simple(asked.cookie, 0, &data);
+        }
+        0 => {
+            let data = store.lock()[part].to_vec();
+            return peer.data(1, asked.cookie, asked.offset, &data);
+        }
+        1 => store.lock()[part].copy_from_slice(&asked.data),
+        6 => store.lock()[part].fill(0),
+        2 => return Err(Gone),
+        _ => {}
+    }
+    if peer.replies == Replies::Extended {
+        peer.chunk(1, 0, asked.cookie, &[])
+    } else {
+        peer.simple(asked.cookie, 0, &[])
+    }
+}
+
+const EVERY: [Replies; 3] = [Replies::Simple, Replies::Structured, Replies::Extended];
+
+#[test]
+fn whatever_replies_look_like_the_bytes_are_the_same() {
+    for replies in EVERY {
+        let store = store();
+        let client = Setting::new(replies).client(vec![(honest(&store), None)]);
+        for (offset, len) in [(0, 1), (5, 4096), (1000, 65536), (77, 65537), (0, 1 << 20), (1 << 20, 0)] {
+            let mut buf = vec![0; len];
+            client.read(&mut buf, offset).unwrap();
+            assert!(buf == store.lock()[offset as usize..][..len], "{replies:?} {offset} {len}");
+        }
+        client.write(&[9; 300_000], 12345).unwrap();
+        assert!(store.lock()[12345..312_345].iter().all(|b| *b == 9));
+        assert!(client.zero(12345..20000).unwrap());
+        client.trim(0..1 << 20).unwrap();
+        client.flush().unwrap();
+        assert!(store.lock()[12345..20000].iter().all(|b| *b == 0));
+        let e = client.read(&mut [0; 2], (1 << 20) - 1).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::EndOfFile);
+    }
+}
+
+#[test]
+fn no_thread_is_born_for_synchronous_calls() {
+    let client = Setting::new(Replies::Simple).client(vec![(honest(&store()), None)]);
+    client.read(&mut [0; 100_000], 0).unwrap();
+    client.write(&[1; 700_000], 0).unwrap();
+    assert_eq!(client.first().state.lock().helpers.alive, 0);
+}
+
+/// The pieces of one read are answered from the last to the first, each in chunks of any order, with holes.
+#[test]
+fn chunks_may_come_in_any_order() {
+    let client = Setting::new(Replies::Structured).client(vec![script(|peer| {
+        let mut asked = vec![peer.asked()?, peer.asked()?, peer.asked()?, peer.asked()?];
+        let data = pattern(1 << 20);
+        while let Some(a) = asked.pop() {
+            let at = |from: u64, to: u64| &data[(a.offset + from) as usize..(a.offset + to) as usize];
+            peer.data(0, a.cookie, a.offset + 5000, at(5000, a.len))?;
+            peer.hole(0, a.cookie, a.offset + 100, 1900)?;
+            peer.data(0, a.cookie, a.offset, at(0, 100))?;
+            peer.data(0, a.cookie, a.offset + 2000, at(2000, 5000))?;
+            peer.chunk(1, 0, a.cookie, &[])?;
+        }
+        peer.silence();
+        Ok(())
+    })]);
+    let mut expected = pattern(1 << 20);
+    for piece in expected.chunks_mut(STEP as usize) {
+        piece[100..2000].fill(0);
+    }
+    let mut buf = vec![1; 1 << 20];
+    client.read(&mut buf, 0).unwrap();
+    assert!(buf == expected);
+}
+
+#[test]
+fn an_error_says_what_the_server_said_and_the_next_call_works() {
+    for replies in [Replies::Structured, Replies::Extended] {
+        let client = Setting::new(replies).client(vec![script(move |peer| {
+            let asked = peer.asked()?;
+            peer.data(0, asked.cookie, asked.offset, &[1; 10])?;
+            let mut payload = 5_u32.to_be_bytes().to_vec();
+            payload.extend_from_slice(&[0, 8]);
+            payload.extend_from_slice(b"bad spot");
+            peer.chunk(1, 0x8001, asked.cookie, &payload)?;
+            let asked = peer.asked()?;
+            answer(peer, &store(), &asked)?;
+            peer.silence();
+            Ok(())
+        })]);
+        let e = client.read(&mut [0; 100], 50).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Io);
+        assert!(e.to_string().contains("bad spot") && e.to_string().contains("at 0x32"), "{e}");
+        let mut buf = [0; 100];
+        client.read(&mut buf, 50).unwrap();
+        assert_eq!(buf[..], pattern(150)[50..]);
+    }
+}
+
+/// Each of these is said instead of the answer to a read of 1000 bytes at 500.
+#[test]
+fn a_server_that_breaks_the_protocol_is_left() {
+    type Lie = fn(&Peer, &Asked) -> Result<(), Gone>;
+    let structured: [(&str, Lie); 13] = [
+        ("unknown cookie", |p, a| p.data(1, a.cookie + 1, 500, &[0; 1000])),
+        ("wrong magic", |p, _| p.say(&[7; 32])),
+        ("bare reply", |p, a| p.simple(a.cookie, 0, &[0; 1000])),
+        ("before the range", |p, a| p.data(1, a.cookie, 499, &[0; 1000])),
+        ("behind the range", |p, a| p.data(1, a.cookie, 501, &[0; 1000])),
+        ("offset near the end of the world", |p, a| p.data(1, a.cookie, u64::MAX, &[0; 1000])),
+        ("twice", |p, a| {
+            p.data(0, a.cookie, 500, &[0; 600]).and_then(|()| p.data(1, a.cookie, 1099, &[0; 401]))
+        }),
+        ("too little", |p, a| p.data(1, a.cookie, 500, &[0; 999])),
+        ("nothing", |p, a| p.chunk(1, 0, a.cookie, &[])),
+        ("empty hole", |p, a| p.hole(1, a.cookie, 500, 0)),
+        ("long hole", |p, a| p.hole(1, a.cookie, 500, u32::MAX)),
+        ("extents", |p, a| p.chunk(1, 5, a.cookie, &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0])),
+        ("error without an error", |p, a| p.chunk(1, 0x8001, a.cookie, &[0; 6])),
+    ];
+    for (name, lie) in structured {
+        let client = Setting::new(Replies::Structured).client(vec![script(move |peer| {
+            let asked = peer.asked()?;
+            lie(peer, &asked)?;
+            peer.silence();
+            Ok(())
+        })]);
+        let e = client.read(&mut [0; 1000], 500).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Protocol, "{name}: {e}");
+        let e = client.read(&mut [0; 1000], 500).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Protocol, "the next call after {name}: {e}");
+    }
+}
+
+#[test]
+fn lengths_that_a_server_makes_up_are_not_believed() {
+    for (replies, magic) in [(Replies::Structured, 0x668e_33ef_u32), (Replies::Extended, 0x6e8a_278c)] {
+        for kind in [0_u16, 1, 2, 5, 6, 0x8001, 0x8002, 0x80ff] {
+            let client = Setting::new(replies).client(vec![script(move |peer| {
+                let asked = peer.asked()?;
+                let mut bytes = magic.to_be_bytes().to_vec();
+                bytes.extend_from_slice(&1_u16.to_be_bytes());
+                bytes.extend_from_slice(&kind.to_be_bytes());
+                bytes.extend_from_slice(&asked.cookie.to_be_bytes());
+                bytes.extend_from_slice(&[0xff; 16]);
+                peer.say(&bytes)?;
+                loop {
+                    peer.say(&[0xff; 4096])?;
+                }
+            })]);
+            let e = client.read(&mut [0; 1000], 500).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Protocol, "{replies:?} {kind}: {e}");
+        }
+    }
+}
+
+#[test]
+fn a_silent_server_is_given_up_in_time() {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.options.request = Duration::from_millis(50);
+    for half in [0, 7, 20, 40] {
+        let client = setting.client(vec![script(move |peer| {
+            let asked = peer.asked()?;
+            let mut bytes = 0x668e_33ef_u32.to_be_bytes().to_vec();
+            bytes.extend_from_slice(&[0, 1, 0, 1]);
+            bytes.extend_from_slice(&asked.cookie.to_be_bytes());
+            bytes.extend_from_slice(&1008_u32.to_be_bytes());
+            bytes.extend_from_slice(&[0; 100]);
+            bytes[27] = 0;
+            peer.say(&bytes[..half])?;
+            peer.silence();
+            Ok(())
+        })]);
+        let began = Instant::now();
+        let e = client.read(&mut [0; 1000], 0).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::TimedOut, "{e}");
+        assert!(began.elapsed() < Duration::from_secs(5));
+    }
+}
+
+/// Reads and writes over connections that are cut after every number of bytes: the bytes at the end are the right ones.
+#[test]
+fn a_connection_cut_anywhere_is_made_up_for() {
+    for replies in EVERY {
+        let mut setting = Setting::new(replies);
+        setting.options.reconnect = Duration::from_secs(20);
+        for cut in (1..140).chain([400, 4000, 4060, 100_000, 300_123]) {
+            let store = store();
+            let scripts = vec![
+                (honest(&store), Some(cut)),
+                (honest(&store), Some(cut / 2 + 1)),
+                (honest(&store), None),
+            ];
+            let client = setting.client(scripts);
+            let mut buf = vec![0; 4000];
+            client.read(&mut buf, 40).unwrap();
+            assert!(buf == pattern(4040)[40..]);
+            client.write(&[3; 5000], 1000).unwrap();
+            let mut buf = vec![0; 600_000];
+            client.read(&mut buf, 0).unwrap();
+            assert!(buf == store.lock()[..600_000] && buf[1000..6000].iter().all(|b| *b == 3));
+        }
+    }
+}
+
+#[test]
+fn a_loss_after_unflushed_writes_is_reported_by_the_next_flush_once() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.reconnect = Duration::from_secs(20);
+    let store = store();
+    // 16 bytes acknowledge the write, then the connection is gone
+    let client = setting.client(vec![(honest(&store), Some(16)), (honest(&store), None)]);
+    client.write(&[1; 512], 0).unwrap();
+    client.read(&mut [0; 512], 0).unwrap();
+    let e = client.flush().unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::ConnectionLost);
+    assert!(e.to_string().contains("may not be on the disk"), "{e}");
+    client.flush().unwrap();
+}
+
+#[test]
+fn a_flush_that_was_in_flight_at_the_loss_reports_it() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.reconnect = Duration::from_secs(20);
+    let served = store();
+    let store = Arc::clone(&served);
+    let dies = script(move |peer| {
+        let asked = peer.asked()?;
+        answer(peer, &store, &asked)?;
+        peer.asked().map(|_| ())
+    });
+    let client = setting.client(vec![dies, (honest(&served), None)]);
+    client.write(&[1; 512], 0).unwrap();
+    assert!(client.flush().unwrap_err().to_string().contains("may not be on the disk"));
+    client.flush().unwrap();
+}
+
+#[test]
+fn a_flush_without_anything_to_lose_is_sent_again() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.reconnect = Duration::from_secs(20);
+    let client = setting.client(vec![script(|peer| peer.asked().map(|_| ())), (honest(&store()), None)]);
+    client.flush().unwrap();
+}
+
+#[test]
+fn an_export_that_changed_is_refused() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.reconnect = Duration::from_secs(20);
+    let store = store();
+    let servers = setting.servers(vec![(honest(&store), Some(20)), (honest(&store), None)]);
+    let client =
+        Client::connect(Arc::clone(&servers), &setting.options, Log::none(), Arc::clone(&setting.threads))
+            .unwrap();
+    servers.export.lock().size = 2 << 20;
+    let e = client.read(&mut [0; 512], 0).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Protocol);
+    assert!(e.to_string().contains("changed"), "{e}");
+}
+
+#[test]
+fn giving_up_is_bounded_and_tells_why() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.reconnect = Duration::from_millis(100);
+    let client = setting.client(vec![script(|peer| peer.asked().map(|_| ()))]);
+    let began = Instant::now();
+    let e = client.read(&mut [0; 512], 0).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::ConnectionRefused, "{e}");
+    assert!(
+        e.to_string().contains("nobody listens") && e.to_string().contains("ended the connection"),
+        "{e}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(client.read(&mut [0; 512], 0).is_err());
+}
+
+/// The server answers a piece only after it has taken the next request, and takes nothing while it answers; the pipe is
+/// far smaller than either.
+#[test]
+fn a_full_pipe_in_both_directions_is_no_deadlock() {
+    for replies in EVERY {
+        let mut setting = Setting::new(replies);
+        setting.room = 1000;
+        let store = store();
+        let client = setting.client(vec![(honest(&store), None)]);
+        let (told, finished) = mpsc::channel();
+        for i in 0..8 {
+            let told = told.clone();
+            let finish: Finish = Box::new(move |transfer, result| told.send((transfer, result)).unwrap());
+            assert!(client.start(Transfer::ReadOwned(vec![0; 50_000]), i * 50_000, finish).is_none());
+        }
+        std::thread::scope(|scope| {
+            for i in 0..3_u64 {
+                let (client, store) = (&client, &store);
+                scope.spawn(move || {
+                    let at = 500_000 + i * 100_000;
+                    for fill in 1..4_u8 {
+                        client.write(&vec![fill; 90_000], at).unwrap();
+                        let mut buf = vec![0; 90_000];
+                        client.read(&mut buf, at).unwrap();
+                        assert!(buf == store.lock()[at as usize..][..90_000]);
+                    }
+                });
+            }
+        });
+        for _ in 0..8 {
+            let (transfer, result) = finished.recv_timeout(Duration::from_secs(20)).unwrap();
+            result.unwrap();
+            assert_eq!(transfer.len(), 50_000);
+        }
+    }
+}
+
+#[test]
+fn started_writes_that_the_stream_does_not_take_at_once_go_on() {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.room = 3000;
+    let store = store();
+    let client = setting.client(vec![(honest(&store), None)]);
+    let (told, finished) = mpsc::channel();
+    for i in 0..6_u8 {
+        let told = told.clone();
+        let data: &'static [u8] = Box::leak(vec![i + 100; 100_000].into_boxed_slice());
+        let finish: Finish = Box::new(move |_, result| told.send(result).unwrap());
+        assert!(client.start(Transfer::Write(data), u64::from(i) * 100_000, finish).is_none());
+    }
+    for _ in 0..6 {
+        finished.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    }
+    assert!(store.lock()[..600_000].iter().enumerate().all(|(i, b)| usize::from(*b) == 100 + i / 100_000));
+}
+
+#[test]
+fn a_finish_may_start_and_read() {
+    let setting = Setting::new(Replies::Structured);
+    let client = setting.client(vec![(honest(&store()), None)]);
+    let (told, finished) = mpsc::channel();
+    let inner = Arc::clone(&client);
+    let finish: Finish = Box::new(move |transfer, result| {
+        result.unwrap();
+        let mut buf = [0; 100];
+        inner.read(&mut buf, 7).unwrap();
+        let finish: Finish = Box::new(move |transfer, result| told.send((transfer, result)).unwrap());
+        assert!(inner.start(transfer, 7, finish).is_none());
+    });
+    assert!(client.start(Transfer::ReadOwned(vec![0; 100]), 0, finish).is_none());
+    let (transfer, result) = finished.recv_timeout(Duration::from_secs(20)).unwrap();
+    result.unwrap();
+    let Transfer::ReadOwned(data) = transfer else { panic!("{transfer:?}") };
+    assert!(data == pattern(107)[7..]);
+}
+
+#[test]
+fn a_finish_that_panics_harms_nobody() {
+    let client = Setting::new(Replies::Structured).client(vec![(honest(&store()), None)]);
+    let (told, finished) = mpsc::channel();
+    assert!(
+        client.start(Transfer::ReadOwned(vec![0; 10]), 0, Box::new(|_, _| panic!("on purpose"))).is_none()
+    );
+    let finish: Finish = Box::new(move |_, result| told.send(result).unwrap());
+    assert!(client.start(Transfer::ReadOwned(vec![0; 10]), 0, finish).is_none());
+    finished.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+}
+
+#[test]
+fn closing_ends_everything_once_even_against_a_silent_server() {
+    let setting = Setting::new(Replies::Structured);
+    let client = setting.client(vec![script(|peer| {
+        peer.silence();
+        Ok(())
+    })]);
+    let (told, finished) = mpsc::channel();
+    for i in 0..20 {
+        let told = told.clone();
+        let finish: Finish = Box::new(move |transfer, result| told.send((i, transfer, result)).unwrap());
+        assert!(client.start(Transfer::ReadOwned(vec![0; 400_000]), 0, finish).is_none());
+    }
+    drop(told);
+    let reader = {
+        let client = Arc::clone(&client);
+        std::thread::spawn(move || client.read(&mut [0; 1000], 0).unwrap_err().kind())
+    };
+    let began = Instant::now();
+    client.close();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    let mut all: Vec<_> = finished
+        .iter()
+        .map(|(i, transfer, result)| {
+            assert_eq!(transfer.len(), 400_000);
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Cancelled);
+            i
+        })
+        .collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..20).collect::<Vec<_>>());
+    assert_eq!(reader.join().unwrap(), ErrorKind::Cancelled);
+    assert_eq!(client.read(&mut [0; 10], 0).unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(client.first().state.lock().helpers.alive, 0);
+}
+
+#[test]
+fn parts_of_blocks_are_read_changed_and_written() {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.block = 4096;
+    let served = store();
+    let store = Arc::clone(&served);
+    let client = setting.client(vec![script(move |peer| {
+        loop {
+            let asked = peer.asked()?;
+            assert_eq!((asked.offset % 4096, asked.len % 4096), (0, 0));
+            answer(peer, &store, &asked)?;
+        }
+    })]);
+    let mut expected = served.lock().clone();
+    std::thread::scope(|scope| {
+        for i in 0..8 {
+            let client = &client;
+            scope.spawn(move || client.write(&[i + 1; 512], u64::from(i) * 512).unwrap());
+            expected[usize::from(i) * 512..][..512].fill(i + 1);
+        }
+    });
+    assert!(client.zero(5000..9000).unwrap());
+    expected[5000..9000].fill(0);
+    client.trim(0..100).unwrap();
+    assert!(*served.lock() == expected);
+    let mut buf = vec![0; 1000];
+    client.read(&mut buf, 4600).unwrap();
+    assert!(buf == expected[4600..5600]);
+    assert!(client.start(Transfer::ReadOwned(vec![0; 512]), 0, Box::new(|_, _| ())).is_some());
+}
+
+#[test]
+fn zeroing_that_would_be_slow_is_left_to_the_caller() {
+    let client = Setting::new(Replies::Simple).client(vec![script(|peer| {
+        let asked = peer.asked()?;
+        assert_eq!((asked.verb, asked.flags), (6, 1 << 4));
+        peer.simple(asked.cookie, 95, &[])?;
+        let asked = peer.asked()?;
+        peer.simple(asked.cookie, 28, &[])?;
+        peer.silence();
+        Ok(())
+    })]);
+    assert!(!client.zero(0..512).unwrap());
+    assert_eq!(client.zero(0..512).unwrap_err().kind(), ErrorKind::DiskFull);
+}
+
+fn status(context: u32, extents: &[(u32, u32)]) -> Vec<u8> {
+    let mut payload = context.to_be_bytes().to_vec();
+    for (len, flags) in extents {
+        payload.extend_from_slice(&len.to_be_bytes());
+        payload.extend_from_slice(&flags.to_be_bytes());
+    }
+    payload
+}
+
+#[test]
+fn a_map_is_asked_for_until_it_is_whole() {
+    let client = Setting::new(Replies::Structured).client(vec![script(|peer| {
+        let answers: [&[(u32, u32)]; 3] =
+            [&[(1000, 0), (2000, 3)], &[(500, 3), (10_000, 0)], &[(9_000_000, 1)]];
+        let mut at = 0;
+        for extents in answers {
+            let asked = peer.asked()?;
+            assert_eq!((asked.verb, asked.offset, asked.offset + asked.len), (7, at, 1 << 20));
+            at += extents.iter().map(|(len, _)| u64::from(*len)).sum::<u64>();
+            peer.chunk(1, 5, asked.cookie, &status(1, extents))?;
+        }
+        peer.silence();
+        Ok(())
+    })]);
+    let mut map = Vec::new();
+    assert!(client.allocation(0..1 << 20, &mut |part| map.push(part)).unwrap());
+    let part = |range, hole, zero| Allocation { range, hole, zero };
+    assert_eq!(
+        map,
+        [
+            part(0..1000, false, false),
+            part(1000..3500, true, true),
+            part(3500..13500, false, false),
+            part(13500..1 << 20, true, false)
+        ]
+    );
+}
+
+#[test]
+fn maps_that_make_no_sense_break_the_protocol() {
+    type Say = fn(&Peer, u64) -> Result<(), Gone>;
+    let lies: [(&str, Say); 6] = [
+        ("another context", |p, c| p.chunk(1, 5, c, &status(2, &[(512, 0)]))),
+        ("no bytes", |p, c| p.chunk(1, 5, c, &status(1, &[(0, 0)]))),
+        ("an extent too many", |p, c| p.chunk(1, 5, c, &status(1, &[(1 << 20, 0), (1, 0)]))),
+        ("twice", |p, c| {
+            p.chunk(0, 5, c, &status(1, &[(512, 0)])).and_then(|()| p.chunk(1, 5, c, &status(1, &[(512, 0)])))
+        }),
+        ("no answer", |p, c| p.chunk(1, 0, c, &[])),
+        ("a bare answer", |p, c| p.simple(c, 0, &[])),
+    ];
+    for (name, lie) in lies {
+        let client = Setting::new(Replies::Structured).client(vec![script(move |peer| {
+            let asked = peer.asked()?;
+            lie(peer, asked.cookie)?;
+            peer.silence();
+            Ok(())
+        })]);
+        let e = client.allocation(0..1 << 20, &mut |_| ()).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Protocol, "{name}: {e}");
+    }
+    let client = Setting::new(Replies::Simple).client(vec![(honest(&store()), None)]);
+    assert!(!client.allocation(0..1 << 20, &mut |_| ()).unwrap());
+}
+
+#[test]
+fn who_opened_for_reading_does_not_write() {
+    let mut setting = Setting::new(Replies::Simple);
+    setting.options.write = false;
+    let client = setting.client(vec![(honest(&store()), None)]);
+    assert_eq!(client.write(&[0; 1], 0).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(client.zero(0..1).unwrap_err().kind(), ErrorKind::ReadOnly);
+    let (told, finished) = mpsc::channel();
+    let finish: Finish = Box::new(move |_, result| told.send(result).unwrap());
+    assert!(client.start(Transfer::Write(&[0; 512]), 0, finish).is_none());
+    assert_eq!(finished.recv().unwrap().unwrap_err().kind(), ErrorKind::ReadOnly);
+}
