@@ -154,12 +154,10 @@ fn calls() -> Vec<(&'static str, Vec<u8>)> {
             ],
         ),
         ("spoilt-sparse", spoilt(0)),
-        ("spoilt-tiny", spoilt(1)),
         ("spoilt-child", spoilt(2)),
         ("spoilt-footer", spoilt(3)),
         ("spoilt-in-front", spoilt(4)),
         ("spoilt-cowd", spoilt(5)),
-        ("spoilt-no-copy", spoilt(6)),
         ("stale", vec![0, 0, 0, 4, 16, 0, 3, 0, 0, 1, 2, 0, 2, 0, 15, 1, 2, 0xf2, 3, 0xf1, 0, 1, 18, 9]),
     ]
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::net::nbd::client::Dial;
 use crate::net::nbd::client::Options;
 use crate::net::nbd::uri::NbdUri;
 use crate::net::nbd::uri::PORT;
@@ -19,8 +20,8 @@ use crate::transport::Remote;
 use crate::transport::choice;
 use crate::transport::choice::Way;
 use crate::transport::nbd_dial;
-use crate::transport::nbd_dial::Target;
 use crate::transport::nbd_export::NbdExport;
+use crate::transport::readahead::ReadAhead;
 
 /// A server that speaks NBD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,15 +162,11 @@ impl NbdWay<'_> {
             }
             _ => None,
         };
-        let target = Target {
-            address: self.server.uri.address.clone(),
-            export: self.export.to_owned(),
-            tls,
-            label: label.to_owned(),
-        };
+        let target = Dial { address: self.server.uri.address.clone(), export: self.export.to_owned(), tls };
         let line = Arc::new(nbd_dial::dial(target, &self.how.options, self.log)?);
         let write = self.how.options.write;
         let disk = NbdExport::new(line.blocks(), label.to_owned(), write, self.log.clone())
+            .map(|export| ReadAhead::new(Arc::new(export)))
             .and_then(|export| Disk::raw(Arc::new(export), write, identity(label)))
             .inspect_err(|_| line.cut())?;
         Ok(Remote { disk, mode: self.mode, label: label.to_owned(), line })

@@ -102,7 +102,7 @@ impl Pki {
 
     fn key(&self, path: &Path) {
         let mut command = Command::new(PROGRAM);
-        // Not ECDSA: GnuTLS writes some of those keys a byte longer than ring reads them.
+        // Every second elliptic key of certtool has a zero in front that not every program takes.
         command.args(["--generate-privkey", "--key-type=rsa", "--bits=2048", "--outfile"]);
         tools::check(command.arg(path));
     }

@@ -210,7 +210,7 @@ impl Connection {
             let call = lead.drive(st, id, Lent::Nothing)?;
             match &call.buffer {
                 Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => {
-                    head.copy_from_slice(data)
+                    head.copy_from_slice(data);
                 }
                 _ => return Err(Error::new(ErrorKind::Internal, "a read lost its buffer")),
             }
@@ -381,7 +381,7 @@ impl Lead<'_> {
             connection.changed.wait_for(st, Duration::from_secs(1));
             return Ok(());
         };
-        if st.books.flying == 0 {
+        if !st.books.is_due() {
             // only a thread that sends can change that
             connection.changed.wait_for(st, TURN);
             return Ok(());
