@@ -203,6 +203,8 @@ pub struct Books {
     pub started: usize,
     /// Pieces in flight.
     pub flying: usize,
+    /// Of them, those whose reply overtook the end of their sending: the peer owes nothing for them.
+    overtaken: usize,
     /// Started calls that are over and whose starters do not know yet.
     pub finished: VecDeque<Finished>,
     /// Bytes of started calls that are not over.
@@ -302,6 +304,11 @@ impl Books {
         !self.queue.is_empty()
     }
 
+    /// The peer owes a reply. Whoever receives without that may wait for ever.
+    pub fn is_due(&self) -> bool {
+        self.flying > self.overtaken
+    }
+
     /// The slot that a reply belongs to.
     pub fn slot(&mut self, cookie: u64) -> Option<&mut Slot> {
         let index = usize::try_from(cookie & u64::from(u32::MAX)).ok()?;
@@ -322,6 +329,7 @@ impl Books {
         slot.sent = true;
         match slot.early.take() {
             Some(result) => {
+                self.overtaken -= 1;
                 self.settle(cookie, result, window, at);
                 true
             }
@@ -337,7 +345,9 @@ impl Books {
         match place {
             Some(slot) if slot.cookie != cookie => return,
             Some(slot) if !slot.sent && slot.piece.verb == Verb::Write => {
-                slot.early = Some(result); // its payload is still being looked at
+                if slot.early.replace(result).is_none() {
+                    self.overtaken += 1; // its payload is still being looked at
+                }
                 return;
             }
             _ => {}
@@ -434,7 +444,7 @@ impl Books {
     }
 
     fn forget_slots(&mut self) {
-        self.flying = 0;
+        (self.flying, self.overtaken) = (0, 0);
         self.slots.clear();
         self.free_slots.clear();
     }

@@ -381,7 +381,7 @@ impl Lead<'_> {
             connection.changed.wait_for(st, Duration::from_secs(1));
             return Ok(());
         };
-        if st.books.flying == 0 {
+        if !st.books.is_due() {
             // only a thread that sends can change that
             connection.changed.wait_for(st, TURN);
             return Ok(());

@@ -179,11 +179,11 @@ impl Connection {
         }
         st.books.warm_up = false;
         self.send_queued(st);
-        if st.books.flying == 0 {
+        if !st.books.is_due() {
             self.to_read.wait_for(st, TURN); // what was queued is being dealt with by another thread
             return;
         }
-        while st.books.flying > 0 && st.books.finished.len() < TOGETHER {
+        while st.books.is_due() && st.books.finished.len() < TOGETHER {
             if let Err(error) = self.receive(st, inbox, None) {
                 st.lose(&error);
                 self.changed.notify_all();

@@ -408,7 +408,7 @@ fn a_wrong_thumbprint_is_logged_in_the_words_that_programs_look_for() {
             "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={} expected={given}",
             server.sha1()
         );
-        assert_eq!(*lines.0.lock(), [(Level::Debug, line)]);
+        assert_eq!(*lines.0.lock(), [(Level::Info, line)]);
     }
 }
 
