@@ -13,6 +13,7 @@ use common::child::in_child;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
+use common::pki::Pki;
 use common::scratch;
 use common::servers;
 use common::servers::Door;
@@ -605,4 +606,134 @@ fn programs_on_nbdkits_plugin_reach_an_export() {
         assert!(map.contains("data"), "{version}: {map}");
         above.finish();
     }
+}
+
+/// Initialises the library with these lines of configuration.
+fn configured(text: &str) -> &'static Vix {
+    let folder = scratch::folder();
+    let path = folder.path().join("conf");
+    std::fs::write(&path, text).expect("a configuration");
+    let vix = Vix::started();
+    assert_eq!(vix.init_with(6, 5, Some(&path)), code::OK);
+    vix
+}
+
+/// `AA:BB:…` as programs have it.
+fn with_colons(digits: &str) -> String {
+    let pairs: Vec<String> =
+        digits.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).into()).collect();
+    pairs.join(":")
+}
+
+#[test]
+fn an_export_over_tls_is_a_disk() {
+    requires!("nbdkit", "qemu-nbd", "certtool");
+    in_child(|| {
+        let pki = Pki::new();
+        configured(&format!("vixDiskLib.tls.caFile={}\n", pki.ca().display()));
+        let server = servers::nbdkit(Door::tls(&pki), &[], &["memory", "32M"]);
+        use_as_disk(open(&Server::named(server.uri("")), "", flags::READ_WRITE), "nbdssl");
+        let folder = scratch::folder();
+        let image = raw_file(folder.path(), SECTORS * 512);
+        let server = servers::qemu_nbd(Door::tls(&pki), "e", &["-f", "raw"], &image);
+        use_as_disk(open(&Server::named(server.uri("")), "e", flags::READ_WRITE), "nbdssl");
+    });
+}
+
+#[test]
+fn a_server_named_without_tls_may_be_reached_with_it() {
+    requires!("nbdkit", "certtool");
+    in_child(|| {
+        let pki = Pki::new();
+        configured(&format!("vixDiskLib.tls.caFile={}\n", pki.ca().display()));
+        let server = servers::nbdkit(Door::tls(&pki), &[], &["memory", "1M"]);
+        let name = server.uri("").replacen("nbds:", "nbd:", 1);
+        for list in [None, Some("nbdssl"), Some("nbdssl:nbd"), Some("file:san:hotadd:nbd:nbdssl")] {
+            let asked = Server { modes: list.map(str::to_owned), ..Server::named(&name) };
+            let disk = open(&asked, "", flags::READ_ONLY);
+            assert_eq!(disk.transport(), "nbdssl", "{list:?}");
+            assert_eq!(disk.close(), code::OK);
+        }
+        let plain = connect(&Server::named(&name).over("nbd"));
+        assert!(plain.open(Path::new(""), flags::READ_ONLY).is_err(), "the server demands TLS");
+        // The scheme demands it, and the list has no transport for it.
+        let none = connect(&Server::named(server.uri("")).over("nbd"));
+        assert_eq!(none.open(Path::new(""), flags::READ_ONLY).err(), Some(code::NOT_SUPPORTED));
+    });
+}
+
+#[test]
+fn a_certificate_that_is_not_expected_is_refused() {
+    requires!("nbdkit", "certtool");
+    in_child(|| {
+        let pki = Pki::new();
+        let server = servers::nbdkit(Door::tls(&pki), &[], &["memory", "1M"]);
+        // Nobody vouches for it: neither the system nor another authority does.
+        for trust in
+            [String::new(), format!("vixDiskLib.tls.caFile={}/ca-cert.pem\n", pki.stranger().display())]
+        {
+            configured(&trust);
+            let open = connect(&Server::named(server.uri(""))).open(Path::new(""), flags::READ_ONLY);
+            assert_eq!(open.err(), Some(code::FAIL), "{trust}\n{}", vix::log_text());
+        }
+        // Not even by a list that admits plain text.
+        let either = Server::named(server.uri("").replacen("nbds:", "nbd:", 1)).over("nbdssl:nbd");
+        assert_eq!(connect(&either).open(Path::new(""), flags::READ_ONLY).err(), Some(code::FAIL));
+        configured("vixDiskLib.linuxSSL.verifyCertificates=0\n");
+        assert_eq!(open(&Server::named(server.uri("")), "", flags::READ_ONLY).close(), code::OK);
+        // Given in the URI itself, for a local connection.
+        configured("");
+        let uri = format!("{}?tls-certificates={}", server.uri(""), pki.client().display());
+        let local = Vix::started().connect(false).expect("a local connection");
+        assert_eq!(local.must_open(Path::new(&uri), flags::READ_ONLY).close(), code::OK);
+    });
+}
+
+#[test]
+fn a_thumbprint_pins_the_certificate() {
+    requires!("nbdkit", "certtool");
+    in_child(|| {
+        let pki = Pki::new();
+        configured("");
+        let server = servers::nbdkit(Door::tls(&pki), &[], &["memory", "1M"]);
+        let actual = with_colons(&pki.thumbprint("sha1")).to_uppercase();
+        for right in [actual.clone(), actual.to_lowercase(), with_colons(&pki.thumbprint("sha256"))] {
+            let pinned = Server { thumbprint: Some(right), ..Server::named(server.uri("")) };
+            assert_eq!(open(&pinned, "", flags::READ_ONLY).close(), code::OK);
+        }
+        let wrong = "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33";
+        let pinned = Server { thumbprint: Some(wrong.to_owned()), ..Server::named(server.uri("")) };
+        configured("vixDiskLib.transport.LogLevel=6\n");
+        vix::forget_log();
+        assert_eq!(connect(&pinned).open(Path::new(""), flags::READ_ONLY).err(), Some(code::FAIL));
+        let line = format!(
+            "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={actual} expected={wrong}"
+        );
+        assert!(
+            vix::log_lines().iter().any(|(_, said)| said.trim_end() == line),
+            "{line}\n{}",
+            vix::log_text()
+        );
+        // A thumbprint is checked even where nothing else is.
+        configured("vixDiskLib.linuxSSL.verifyCertificates=0\n");
+        assert_eq!(connect(&pinned).open(Path::new(""), flags::READ_ONLY).err(), Some(code::FAIL));
+    });
+}
+
+#[test]
+fn a_server_may_want_our_certificate() {
+    requires!("nbdkit", "certtool");
+    in_child(|| {
+        let pki = Pki::new();
+        let server = servers::nbdkit(Door::mutual(&pki), &[], &["memory", "1M"]);
+        let ca = format!("vixDiskLib.tls.caFile={}\n", pki.ca().display());
+        configured(&ca);
+        assert!(connect(&Server::named(server.uri(""))).open(Path::new(""), flags::READ_ONLY).is_err());
+        let client = pki.client();
+        configured(&format!(
+            "{ca}vixDiskLib.tls.certificateFile={0}/client-cert.pem\nvixDiskLib.tls.keyFile={0}/client-key.pem\n",
+            client.display()
+        ));
+        assert_eq!(open(&Server::named(server.uri("")), "", flags::READ_ONLY).close(), code::OK);
+    });
 }

@@ -127,7 +127,7 @@ impl<'a> Joined<'a> {
         }
         match &mut self.waiting {
             Some(before) if part.start < before.end.saturating_add(GAP) => {
-                before.end = before.end.max(part.end)
+                before.end = before.end.max(part.end);
             }
             waiting => {
                 if let Some(before) = waiting.replace(part) {
@@ -145,6 +145,7 @@ impl<'a> Joined<'a> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges with one in them")]
 mod tests {
     use super::*;
     use crate::error::Error;

@@ -8,16 +8,9 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nbd::Allocation;
-use crate::net::nbd::Export;
 use crate::net::nbd::client::Client;
-use crate::net::nbd::client::Dialler;
+use crate::net::nbd::client::Dial;
 use crate::net::nbd::client::Options;
-use crate::net::nbd::handshake::Wants;
-use crate::net::nbd::handshake::negotiate;
-use crate::net::socket::Address;
-use crate::net::socket::Socket;
-use crate::net::stream::Stream;
-use crate::net::tls::Tls;
 use crate::storage::os;
 use crate::threads::Threads;
 use crate::transfer::Finish;
@@ -25,34 +18,6 @@ use crate::transfer::Transfer;
 use crate::transport::Line;
 use crate::transport::nbd_export::Blocks;
 use crate::units::SECTOR;
-
-/// Whom to dial and for what.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub address: Address,
-    pub export: String,
-    /// TLS, and the name that the certificate must carry. Without it plain text, with it nothing else.
-    pub tls: Option<(Tls, String)>,
-    /// The export's URI.
-    pub label: String,
-}
-
-impl Dialler for Target {
-    fn dial(&self, until: Instant) -> Result<(Box<dyn Stream>, Export)> {
-        let stream = Box::new(Socket::connect(&self.address, until)?);
-        let wants = Wants::all_of(self.export.clone());
-        match &self.tls {
-            None => negotiate(stream, &wants, None, until),
-            Some((tls, host)) => {
-                negotiate(stream, &wants, Some(&|plain| tls.wrap(plain, host, until)), until)
-            }
-        }
-    }
-
-    fn label(&self) -> String {
-        self.label.clone()
-    }
-}
 
 /// A dialled export.
 #[derive(Debug)]
@@ -66,7 +31,7 @@ pub(super) struct NbdLine {
 const LAST_STEPS: Duration = Duration::from_millis(200);
 
 /// Connects and negotiates.
-pub(super) fn dial(target: Target, options: &Options, log: &Log) -> Result<NbdLine> {
+pub(super) fn dial(target: Dial, options: &Options, log: &Log) -> Result<NbdLine> {
     let threads = Arc::new(Threads::new(os::with_signals_blocked));
     let client = Client::connect(target, options, log.clone(), threads.clone())?;
     Ok(NbdLine { client, threads })

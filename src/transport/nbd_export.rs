@@ -232,4 +232,5 @@ impl Storage for NbdExport {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges with one in them")]
 mod tests;

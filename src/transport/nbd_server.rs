@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::net::nbd::client::Dial;
 use crate::net::nbd::client::Options;
 use crate::net::nbd::uri::NbdUri;
 use crate::net::nbd::uri::PORT;
@@ -19,7 +20,6 @@ use crate::transport::Remote;
 use crate::transport::choice;
 use crate::transport::choice::Way;
 use crate::transport::nbd_dial;
-use crate::transport::nbd_dial::Target;
 use crate::transport::nbd_export::NbdExport;
 use crate::transport::readahead::ReadAhead;
 
@@ -162,12 +162,7 @@ impl NbdWay<'_> {
             }
             _ => None,
         };
-        let target = Target {
-            address: self.server.uri.address.clone(),
-            export: self.export.to_owned(),
-            tls,
-            label: label.to_owned(),
-        };
+        let target = Dial { address: self.server.uri.address.clone(), export: self.export.to_owned(), tls };
         let line = Arc::new(nbd_dial::dial(target, &self.how.options, self.log)?);
         let write = self.how.options.write;
         let disk = NbdExport::new(line.blocks(), label.to_owned(), write, self.log.clone())

@@ -92,7 +92,7 @@ impl Pki {
         let folder = self.folder.path().join(folder);
         let key = folder.join(format!("{role}-key.pem"));
         self.key(&key);
-        let template = format!("cn = {role}\nsigning_key\nexpiration_days = 30\n{extra}");
+        let template = format!("cn = {role}\nsigning_key\nencryption_key\nexpiration_days = 30\n{extra}");
         let mut command = self.certtool("--generate-certificate", &template);
         command.arg("--load-privkey").arg(key);
         command.arg("--load-ca-certificate").arg(self.file("ca", "cert"));
@@ -102,7 +102,8 @@ impl Pki {
 
     fn key(&self, path: &Path) {
         let mut command = Command::new(PROGRAM);
-        command.args(["--generate-privkey", "--key-type=ecdsa", "--curve=secp256r1", "--outfile"]);
+        // Every second elliptic key of certtool has a zero in front that not every program takes.
+        command.args(["--generate-privkey", "--key-type=rsa", "--bits=2048", "--outfile"]);
         tools::check(command.arg(path));
     }
 
