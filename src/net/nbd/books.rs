@@ -32,6 +32,8 @@ pub struct Books {
     pub started: usize,
     /// Pieces in flight.
     pub flying: usize,
+    /// Those whose reply came before they were known to be sent.
+    early: usize,
     /// Started calls that are over and whose starters do not know yet.
     pub finished: VecDeque<Finished>,
     /// Bytes of started calls that are not over.
@@ -116,6 +118,11 @@ impl Books {
         self.occupy(id, piece, window, at)
     }
 
+    /// A reply is due.
+    pub fn is_due(&self) -> bool {
+        self.flying > self.early
+    }
+
     /// Somebody needs the connection.
     pub fn is_wanted(&self) -> bool {
         self.warm_up || self.calls.iter().flatten().any(|call| !call.is_over())
@@ -151,6 +158,7 @@ impl Books {
         slot.sent = true;
         match slot.early.take() {
             Some(result) => {
+                self.early -= 1;
                 self.settle(cookie, result, window, at);
                 true
             }
@@ -166,7 +174,9 @@ impl Books {
         match place {
             Some(slot) if slot.cookie != cookie => return,
             Some(slot) if !slot.sent && slot.piece.verb == Verb::Write => {
-                slot.early = Some(result); // its payload is still being looked at
+                if slot.early.replace(result).is_none() {
+                    self.early += 1; // its payload is still being looked at
+                }
                 return;
             }
             _ => {}
@@ -264,7 +274,7 @@ impl Books {
     }
 
     fn forget_slots(&mut self) {
-        self.flying = 0;
+        (self.flying, self.early) = (0, 0);
         self.slots.clear();
         self.free_slots.clear();
     }

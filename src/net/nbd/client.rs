@@ -124,7 +124,7 @@ impl Client {
         let mut first = Some((stream, export));
         let connections = (0..count.clamp(1, many)).map(|_| {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            Arc::new(Connection::new(Arc::clone(&shared), number, first.take()))
+            Connection::new(Arc::clone(&shared), number, first.take())
         });
         let connections = connections.collect();
         Client { shared, connections, changing: Changing::default(), write: options.write }

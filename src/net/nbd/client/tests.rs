@@ -414,6 +414,35 @@ fn started_writes_that_the_stream_does_not_take_at_once_go_on() {
     assert!(store.lock()[..600_000].iter().enumerate().all(|(i, b)| usize::from(*b) == 100 + i / 100_000));
 }
 
+/// The reply to a write overtakes the end of its sending.
+#[test]
+fn an_answer_that_comes_before_all_was_sent_is_kept() {
+    for synchronous in [false, true] {
+        let mut setting = Setting::new(Replies::Simple);
+        setting.room = 1000;
+        let client = setting.client(vec![script(|peer| {
+            let head = peer.take(28)?;
+            peer.simple(u64::from_be_bytes(head[8..16].try_into().unwrap()), 0, &[])?;
+            assert_eq!(peer.take(100_000)?, [5; 100_000]);
+            let asked = peer.asked()?;
+            peer.simple(asked.cookie, 0, &[6; 512])?;
+            peer.silence();
+            Ok(())
+        })]);
+        if synchronous {
+            client.write(&[5; 100_000], 0).unwrap();
+        } else {
+            let (told, finished) = mpsc::channel();
+            let finish: Finish = Box::new(move |_, result| told.send(result).unwrap());
+            assert!(client.start(Transfer::Write(&[5; 100_000]), 0, finish).is_none());
+            finished.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+        }
+        let mut buf = [0; 512];
+        client.read(&mut buf, 0).unwrap();
+        assert_eq!(buf, [6; 512]);
+    }
+}
+
 #[test]
 fn a_finish_may_start_and_read() {
     let setting = Setting::new(Replies::Structured);
