@@ -13,6 +13,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -26,7 +27,7 @@ use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
-use crate::net::nbd::calls::Books;
+use crate::net::nbd::books::Books;
 use crate::net::nbd::calls::Buffer;
 use crate::net::nbd::calls::Call;
 use crate::net::nbd::calls::Cause;
@@ -73,6 +74,8 @@ pub struct Shared {
 
 /// One connection.
 pub struct Connection {
+    /// Itself, for its threads.
+    pub(super) this: Weak<Connection>,
     pub(super) shared: Arc<Shared>,
     pub(super) number: u64,
     pub(super) progress: Arc<Progress>,
@@ -132,7 +135,7 @@ pub enum Lent<'a> {
 
 impl Connection {
     /// A connection over a stream that was negotiated; without one it is made when it is needed.
-    pub fn new(shared: Arc<Shared>, number: u64, link: Option<(Box<dyn Stream>, Export)>) -> Connection {
+    pub fn new(shared: Arc<Shared>, number: u64, link: Option<(Box<dyn Stream>, Export)>) -> Arc<Connection> {
         let progress = Arc::new(Progress::new(shared.request));
         let not_tried = Cause { kind: ErrorKind::ConnectionLost, story: String::from("not connected") };
         let state = State {
@@ -150,7 +153,16 @@ impl Connection {
         };
         let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());
         let state = Mutex::new(state);
-        let connection = Connection { shared, number, progress, state, changed, to_read, to_flush };
+        let connection = Arc::new_cyclic(|this| Connection {
+            this: this.clone(),
+            shared,
+            number,
+            progress,
+            state,
+            changed,
+            to_read,
+            to_flush,
+        });
         if let Some((stream, export)) = link {
             let mut st = connection.state.lock();
             let (inbox, outbox) = (st.inbox.take(), st.outbox.take());
@@ -430,6 +442,9 @@ impl Connection {
         self.changed.notify_all();
         if settled {
             self.to_read.notify_one();
+            if !st.books.finished.is_empty() && st.inbox.is_none() && self.flusher(st).is_ok() {
+                self.to_flush.notify_one(); // the reader may be waiting for something else
+            }
         }
     }
 }

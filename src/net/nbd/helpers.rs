@@ -3,13 +3,13 @@
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
 use crate::error::Error;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::calls::Buffer;
 use crate::net::nbd::calls::Call;
@@ -35,6 +35,7 @@ pub struct Helpers {
     /// How many run.
     pub alive: u32,
     reader: u64,
+    flusher: u64,
     reader_born: bool,
     flusher_born: bool,
 }
@@ -44,12 +45,17 @@ impl Helpers {
     pub fn is_reader(&self, thread: u64) -> bool {
         thread != 0 && self.reader == thread
     }
+
+    /// The thread with this number is one of them.
+    pub fn has(&self, thread: u64) -> bool {
+        thread != 0 && (self.reader == thread || self.flusher == thread)
+    }
 }
 
 impl Connection {
     /// Starts a call. What cannot be begun comes back, with the reason.
     pub fn start(
-        self: &Arc<Self>,
+        &self,
         plan: Plan,
         transfer: Transfer,
         finish: Finish,
@@ -68,10 +74,11 @@ impl Connection {
     }
 
     /// Makes the connection without having anything to send.
-    pub fn warm_up(self: &Arc<Self>) {
+    pub fn warm_up(&self) {
         let mut st = self.state.lock();
         if matches!(st.link, Link::Down(_)) && self.reader(&mut st).is_ok() {
             st.books.warm_up = true;
+            st.outage.get_or_insert((Instant::now(), 0)); // one attempt
             self.to_read.notify_one();
         }
     }
@@ -84,9 +91,9 @@ impl Connection {
     }
 
     /// There is a thread that leads.
-    fn reader(self: &Arc<Self>, st: &mut MutexGuard<'_, State>) -> Result<()> {
+    fn reader(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
         if !st.helpers.reader_born {
-            let connection = Arc::clone(self);
+            let connection = self.this.upgrade().ok_or_else(dropped)?;
             self.shared.threads.spawn(&format!("vix-nbd-{}", self.number), move || connection.read_on())?;
             st.helpers.reader_born = true;
             st.helpers.alive += 1;
@@ -94,9 +101,9 @@ impl Connection {
         Ok(())
     }
 
-    fn flusher(self: &Arc<Self>, st: &mut MutexGuard<'_, State>) -> Result<()> {
+    pub(super) fn flusher(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
         if !st.helpers.flusher_born {
-            let connection = Arc::clone(self);
+            let connection = self.this.upgrade().ok_or_else(dropped)?;
             self.shared.threads.spawn(&format!("vix-nbd-{}w", self.number), move || connection.flush_on())?;
             st.helpers.flusher_born = true;
             st.helpers.alive += 1;
@@ -105,7 +112,7 @@ impl Connection {
     }
 
     /// Sends what is queued as far as the stream takes it at once.
-    fn send_queued(self: &Arc<Self>, st: &mut MutexGuard<'_, State>) {
+    fn send_queued(&self, st: &mut MutexGuard<'_, State>) {
         while matches!(st.link, Link::Up) {
             let Some(mut outbox) = st.outbox.take() else { return };
             if !outbox.is_idle() {
@@ -144,7 +151,7 @@ impl Connection {
     }
 
     /// The life of the thread that leads.
-    fn read_on(self: &Arc<Self>) {
+    fn read_on(&self) {
         let mut lead = Lead { connection: self, inbox: None };
         let mut st = self.state.lock();
         st.helpers.reader = threads::here();
@@ -172,7 +179,7 @@ impl Connection {
     }
 
     /// Receives until somebody can be told something.
-    fn lead_on(self: &Arc<Self>, st: &mut MutexGuard<'_, State>, lead: &mut Lead<'_>) {
+    fn lead_on(&self, st: &mut MutexGuard<'_, State>, lead: &mut Lead<'_>) {
         let Some(inbox) = &mut lead.inbox else { return };
         if !matches!(st.link, Link::Up) {
             return self.mend(st, inbox);
@@ -199,9 +206,16 @@ impl Connection {
     }
 
     /// The life of the thread that sends what was not taken at once.
-    fn flush_on(self: &Arc<Self>) {
+    fn flush_on(&self) {
         let mut st = self.state.lock();
+        st.helpers.flusher = threads::here();
         while !matches!(st.link, Link::Closed) {
+            if st.inbox.is_none()
+                && let Some(finished) = st.books.finished.pop_front()
+            {
+                MutexGuard::unlocked(&mut st, || self.tell(finished));
+                continue;
+            }
             if !st.blocked || !matches!(st.link, Link::Up) {
                 self.to_flush.wait(&mut st);
                 continue;
@@ -238,4 +252,8 @@ impl Connection {
             }
         }
     }
+}
+
+fn dropped() -> Error {
+    Error::new(ErrorKind::Internal, "a connection without owner")
 }

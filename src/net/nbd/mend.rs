@@ -192,7 +192,7 @@ impl Connection {
                 MutexGuard::unlocked(&mut st, || self.tell(finished));
                 continue;
             }
-            let mine = u32::from(st.helpers.is_reader(here));
+            let mine = u32::from(st.helpers.has(here));
             if swept && (st.helpers.alive <= mine || st.dialling) {
                 return; // one that is connecting ends by itself, and finds nothing to do
             }
