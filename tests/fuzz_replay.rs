@@ -276,6 +276,11 @@ fn abi_calls_holds_over_its_corpus() {
 }
 
 #[test]
+fn nbd_client_holds_over_its_corpus() {
+    replay("nbd_client");
+}
+
+#[test]
 fn the_corpus_is_small_and_complete() {
     let folder = corpus("");
     let mut names: Vec<String> =

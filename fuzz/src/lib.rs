@@ -11,7 +11,9 @@ pub mod check;
 pub mod extents;
 pub mod images;
 pub mod limits;
+pub mod nbd;
 pub mod oracle;
+pub mod peer;
 pub mod seeds;
 pub mod sparse;
 pub mod store;
@@ -29,4 +31,5 @@ pub const TARGETS: &[Target] = &[
     ("sesparse", extents::sesparse),
     ("chain", chain::chain),
     ("abi_calls", abi_calls::abi_calls),
+    ("nbd_client", nbd::nbd_client),
 ];

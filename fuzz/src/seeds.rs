@@ -4,6 +4,7 @@ use super::chain;
 use super::images;
 use super::images::SparseSpec;
 use super::images::StreamLayout;
+use super::nbd;
 use super::store::Holey;
 
 /// Name and content of the seeds of a target.
@@ -19,6 +20,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "sesparse" => vec![("sesparse", Holey::encode(&images::sesparse().file))],
         "chain" => chains(),
         "abi_calls" => calls(),
+        "nbd_client" => nbd::seeds(),
         _ => Vec::new(),
     }
 }
@@ -152,12 +154,10 @@ fn calls() -> Vec<(&'static str, Vec<u8>)> {
             ],
         ),
         ("spoilt-sparse", spoilt(0)),
-        ("spoilt-tiny", spoilt(1)),
         ("spoilt-child", spoilt(2)),
         ("spoilt-footer", spoilt(3)),
         ("spoilt-in-front", spoilt(4)),
         ("spoilt-cowd", spoilt(5)),
-        ("spoilt-no-copy", spoilt(6)),
         ("stale", vec![0, 0, 0, 4, 16, 0, 3, 0, 0, 1, 2, 0, 2, 0, 15, 1, 2, 0xf2, 3, 0xf1, 0, 1, 18, 9]),
     ]
 }

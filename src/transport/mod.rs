@@ -3,6 +3,7 @@
 //! ```text
 //!   local        files of this machine                          file
 //!   nbd_export   an export of an NBD server ─▶ net::nbd         nbd, with TLS nbdssl
+//!   readahead    before any of them that has latency
 //!   choice       the caller's list, left to right ─▶ the first way that works
 //! ```
 //!
@@ -15,6 +16,7 @@ pub mod local;
 mod nbd_dial;
 pub mod nbd_export;
 pub mod nbd_server;
+mod readahead;
 
 use std::fmt::Debug;
 use std::sync::Arc;

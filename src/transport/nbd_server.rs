@@ -21,6 +21,7 @@ use crate::transport::choice;
 use crate::transport::choice::Way;
 use crate::transport::nbd_dial;
 use crate::transport::nbd_export::NbdExport;
+use crate::transport::readahead::ReadAhead;
 
 /// A server that speaks NBD.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +166,7 @@ impl NbdWay<'_> {
         let line = Arc::new(nbd_dial::dial(target, &self.how.options, self.log)?);
         let write = self.how.options.write;
         let disk = NbdExport::new(line.blocks(), label.to_owned(), write, self.log.clone())
+            .map(|export| ReadAhead::new(Arc::new(export)))
             .and_then(|export| Disk::raw(Arc::new(export), write, identity(label)))
             .inspect_err(|_| line.cut())?;
         Ok(Remote { disk, mode: self.mode, label: label.to_owned(), line })

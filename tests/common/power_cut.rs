@@ -233,7 +233,7 @@ pub fn telling_positions(ops: &[Op]) -> Vec<usize> {
 }
 
 /// Calls `sink` with what a cut after `now` changes may leave: of the names every combination when they are few, else those
-/// of [`picks`], each with none, all, and `samples` random parts of the data that was not flushed.
+/// of [`picks`], each with none, all, and mostly `samples` random parts of the data that was not flushed.
 pub fn after_power_cut(
     initial: &Tree,
     ops: &[Op],
@@ -249,10 +249,10 @@ pub fn after_power_cut(
         arrivals(samples, random).into_iter().for_each(|data| sink(cut.build(&names, data)));
     }
     let loose: Vec<&Op> = cut.names.iter().flatten().copied().collect();
-    for picked in picks(&vec![Choice { states: 1 }; loose.len()], random, 12) {
+    for picked in picks(&vec![Choice { states: 1 }; loose.len()], random, 4) {
         let names = loose.iter().zip(&picked).filter(|(_, picked)| **picked > 0).map(|(op, _)| *op);
         let names: Vec<&Op> = names.collect();
-        arrivals(samples, random).into_iter().for_each(|data| sink(cut.build(&names, data)));
+        arrivals(0, random).into_iter().for_each(|data| sink(cut.build(&names, data)));
     }
     let flush = |op: &Op| matches!(op, Op::Flush { .. } | Op::FlushNames { .. });
     let since = ops[..now].iter().rposition(flush).map_or(0, |at| at + 1);

@@ -366,7 +366,7 @@ impl Run<'_> {
             bytes[field.at..field.at + field.width].copy_from_slice(&value[..field.width]);
         }
         if self.byte().is_multiple_of(4) {
-            let cut = self.number() as usize * 16 % bytes.len();
+            let cut = (self.number() as usize).wrapping_mul(16) % bytes.len();
             bytes.truncate(bytes.len() - cut);
         }
         let target = Path::new(path.to_str().unwrap()).to_owned();

@@ -8,10 +8,15 @@ use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::format::sparse::Header;
 use crate::format::sparse::header::ENTRIES;
 use crate::format::sparse::header::TABLE_BYTES;
 use crate::logging::Log;
 use crate::storage::Storage;
+use crate::units::SECTOR;
+
+/// Bytes of two grains that are compared at a time.
+const PIECE: u64 = 256 * 1024;
 
 /// The entries of one grain table.
 pub(super) type Entries = [u32; ENTRIES];
@@ -88,4 +93,26 @@ pub(super) fn decode(bytes: &[u8], words: &mut [u32]) {
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
         *word = u32::from_le_bytes(*bytes);
     }
+}
+
+/// True when the bytes of a grain are the same at two sectors, both inside the file.
+pub(super) fn same_grain(header: &Header, body: &Body, grain: u64, one: u32, other: u32) -> Result<bool> {
+    let rest = header.capacity_bytes() - grain * header.grain_bytes();
+    let mut left = rest.min(header.grain_bytes());
+    let (mut one, mut other) = (u64::from(one) * SECTOR, u64::from(other) * SECTOR);
+    let story = || format!("grain {grain} of {}", body.name);
+    let mut first = vec![0; left.min(PIECE) as usize];
+    let mut second = first.clone();
+    while left > 0 {
+        let len = left.min(PIECE);
+        first.truncate(len as usize);
+        second.truncate(len as usize);
+        body.storage.read_at(&mut first, one).context(story)?;
+        body.storage.read_at(&mut second, other).context(story)?;
+        if first != second {
+            return Ok(false);
+        }
+        (one, other, left) = (one + len, other + len, left - len);
+    }
+    Ok(true)
 }

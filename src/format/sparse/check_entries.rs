@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::format::check::Report;
 use crate::format::sparse::Header;
 use crate::format::sparse::body::Body;
+use crate::format::sparse::body::same_grain;
 use crate::format::sparse::check_tables::Copies;
 use crate::format::sparse::claims::Claims;
 use crate::format::sparse::header::ENTRIES;
-use crate::format::sparse::verify::same_grain;
 use crate::units::SECTOR;
 
 /// What all entries came to.

@@ -17,6 +17,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::format::sparse::Header;
 use crate::format::sparse::body::Body;
+use crate::format::sparse::body::same_grain;
 use crate::format::sparse::claims::Claims;
 use crate::format::sparse::directory::Directory;
 use crate::format::sparse::directory::Found;
@@ -383,26 +384,4 @@ impl Pass<'_> {
         self.survey.end = self.survey.end.max(metadata);
         Ok(self.survey)
     }
-}
-
-/// True when the bytes of a grain are the same at two sectors, both inside the file.
-pub(super) fn same_grain(header: &Header, body: &Body, grain: u64, one: u32, other: u32) -> Result<bool> {
-    let rest = header.capacity_bytes() - grain * header.grain_bytes();
-    let mut left = rest.min(header.grain_bytes());
-    let (mut one, mut other) = (u64::from(one) * SECTOR, u64::from(other) * SECTOR);
-    let story = || format!("grain {grain} of {}", body.name);
-    let mut first = vec![0; left.min(PIECE) as usize];
-    let mut second = first.clone();
-    while left > 0 {
-        let len = left.min(PIECE);
-        first.truncate(len as usize);
-        second.truncate(len as usize);
-        body.storage.read_at(&mut first, one).context(story)?;
-        body.storage.read_at(&mut second, other).context(story)?;
-        if first != second {
-            return Ok(false);
-        }
-        (one, other, left) = (one + len, other + len, left - len);
-    }
-    Ok(true)
 }

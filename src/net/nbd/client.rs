@@ -344,7 +344,7 @@ impl Client {
     }
 
     fn inside(&self, offset: u64, len: usize) -> Result<Range<u64>> {
-        let end = offset.checked_add(len as u64).unwrap_or(u64::MAX);
+        let end = offset.saturating_add(len as u64);
         self.inside_range(offset..end)
     }
 

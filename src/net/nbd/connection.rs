@@ -210,7 +210,7 @@ impl Connection {
             let call = lead.drive(st, id, Lent::Nothing)?;
             match &call.buffer {
                 Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => {
-                    head.copy_from_slice(data)
+                    head.copy_from_slice(data);
                 }
                 _ => return Err(Error::new(ErrorKind::Internal, "a read lost its buffer")),
             }

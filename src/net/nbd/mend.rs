@@ -101,7 +101,7 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) if is_final(error.kind()) => st.give_up(Cause::of(&error)),
                 Err(error) => {
-                    cause = Cause::of(&error.context(format!("connecting again after: {}", cause.first())))
+                    cause = Cause::of(&error.context(format!("connecting again after: {}", cause.first())));
                 }
             }
         }

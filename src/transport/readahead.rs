@@ -1,0 +1,326 @@
+//! Reading ahead of one who reads small pieces in a row, each after the other: a storage with latency would make him wait
+//! for every piece.
+//!
+//! From the third piece in a row on, chunks that follow are read before they are asked for, as many as the latency needs:
+//! twice as much whenever the reader had to wait. They are gone when anything is written to them or the storage is
+//! flushed, and no chunk is read while a write is under way: what is served is never older than the last write or flush
+//! through this storage.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+
+use crate::error::Result;
+use crate::storage::ReadOp;
+use crate::storage::Storage;
+use crate::transfer::Finish;
+use crate::transfer::Transfer;
+use crate::units::align_down;
+
+/// Longer reads are pipelined by the storage itself.
+const SMALL: usize = 256 << 10;
+/// What is read ahead at once.
+const CHUNK: u64 = 256 << 10;
+/// Chunks begin at multiples of this, so that no storage finds their edges inconvenient.
+const ALIGNED: u64 = 64 << 10;
+/// How far ahead, at first and at most.
+const LEAST: u64 = 2 * CHUNK;
+const MOST: u64 = 32 * CHUNK;
+/// Reads in a row after which it begins.
+const ENOUGH: u32 = 2;
+
+/// A storage that reads ahead.
+#[derive(Debug)]
+pub struct ReadAhead {
+    inner: Arc<dyn Storage>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Never held while anything is read or written.
+    state: Mutex<State>,
+    loaded: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Where the next read begins if it is in a row, and how many have been.
+    next: u64,
+    row: u32,
+    /// How far ahead.
+    reach: u64,
+    /// In ascending order, each where the one before ends.
+    chunks: VecDeque<Chunk>,
+    /// Numbers chunks.
+    serial: u64,
+    /// Writes under way.
+    writes: u32,
+    /// Buffers to be used again.
+    spare: Vec<Vec<u8>>,
+    /// The storage does not transfer by itself.
+    useless: bool,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    serial: u64,
+    range: Range<u64>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Coming,
+    Here(Vec<u8>),
+    Failed,
+}
+
+/// What a chunk can do for a read.
+enum Served {
+    /// So many bytes were copied.
+    Bytes(usize),
+    /// Nothing is known.
+    Nothing,
+}
+
+impl ReadAhead {
+    /// Reads ahead of those who read `inner` through this.
+    pub fn new(inner: Arc<dyn Storage>) -> ReadAhead {
+        ReadAhead { inner, shared: Arc::default() }
+    }
+
+    /// Copies what was read ahead; starts to read what follows.
+    fn serve(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut done = 0;
+        let mut state = self.shared.state.lock();
+        state.note(offset, buf.len());
+        while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            self.reach_out(&mut state, offset + done as u64)?;
+            match self.shared.copy(&mut state, rest, offset + done as u64) {
+                Served::Bytes(count) => done += count,
+                Served::Nothing => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Starts to read the chunks that are due.
+    fn reach_out(&self, state: &mut MutexGuard<'_, State>, at: u64) -> Result<()> {
+        if state.row < ENOUGH || state.writes > 0 || state.useless {
+            return Ok(());
+        }
+        let size = self.inner.size()?;
+        loop {
+            let from = state.chunks.back().map_or(align_down(at, ALIGNED), |last| last.range.end);
+            let range = from..size.min(from.saturating_add(CHUNK));
+            if range.is_empty() || from >= at.saturating_add(state.reach.max(LEAST)) {
+                return Ok(());
+            }
+            let serial = state.serial;
+            state.serial += 1;
+            let len = usize::try_from(range.end - range.start).unwrap_or(0);
+            let mut room = state.spare.pop().unwrap_or_default();
+            room.resize(len, 0);
+            state.chunks.push_back(Chunk { serial, range: range.clone(), content: Content::Coming });
+            let shared = Arc::clone(&self.shared);
+            let finish: Finish = Box::new(move |transfer, result| shared.came(serial, transfer, &result));
+            let refused = MutexGuard::unlocked(state, || {
+                self.inner.start(Transfer::ReadOwned(room), range.start, finish)
+            });
+            if refused.is_some() {
+                state.useless = true;
+                state.chunks.clear();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Runs something that changes a range.
+    fn changing<T>(&self, range: Range<u64>, change: impl FnOnce() -> T) -> T {
+        self.shared.begin(&range);
+        let changed = change();
+        self.shared.end(&range);
+        changed
+    }
+}
+
+impl State {
+    /// A read begins.
+    fn note(&mut self, offset: u64, len: usize) {
+        if offset == self.next {
+            self.row = self.row.saturating_add(1);
+        } else {
+            self.row = 0;
+            self.reach = LEAST;
+            self.forget(&(0..u64::MAX));
+        }
+        self.next = offset.saturating_add(len as u64);
+    }
+
+    /// Forgets every chunk from the first one on that overlaps the range: they stay in a row that way.
+    fn forget(&mut self, range: &Range<u64>) {
+        let overlaps = |chunk: &Chunk| chunk.range.start < range.end && range.start < chunk.range.end;
+        if let Some(first) = self.chunks.iter().position(overlaps) {
+            self.chunks.truncate(first);
+        }
+    }
+}
+
+impl Shared {
+    /// A chunk came, or did not.
+    fn came(&self, serial: u64, transfer: Transfer, result: &Result<()>) {
+        let Transfer::ReadOwned(data) = transfer else { return };
+        let mut state = self.state.lock();
+        match state.chunks.iter_mut().find(|chunk| chunk.serial == serial) {
+            Some(chunk) if result.is_ok() => chunk.content = Content::Here(data),
+            Some(chunk) => chunk.content = Content::Failed, // whoever asks reads it himself and gets the error
+            None => state.keep(data),
+        }
+        drop(state);
+        self.loaded.notify_all();
+    }
+
+    /// Copies from the first chunk, waiting for it if it is on its way.
+    fn copy(&self, state: &mut MutexGuard<'_, State>, into: &mut [u8], at: u64) -> Served {
+        loop {
+            while state.chunks.front().is_some_and(|chunk| chunk.range.end <= at) {
+                if let Some(Chunk { content: Content::Here(data), .. }) = state.chunks.pop_front() {
+                    state.keep(data);
+                }
+            }
+            let Some(chunk) = state.chunks.front().filter(|chunk| chunk.range.contains(&at)) else {
+                return Served::Nothing;
+            };
+            match &chunk.content {
+                Content::Coming => {
+                    state.reach = (state.reach.max(LEAST) * 2).min(MOST);
+                    self.loaded.wait(state);
+                }
+                Content::Failed => {
+                    state.chunks.clear();
+                    return Served::Nothing;
+                }
+                Content::Here(data) => {
+                    let from = usize::try_from(at - chunk.range.start).unwrap_or(usize::MAX);
+                    let Some(data) = data.get(from..).filter(|data| !data.is_empty()) else {
+                        return Served::Nothing;
+                    };
+                    let count = data.len().min(into.len());
+                    let (head, _) = into.split_at_mut(count);
+                    head.copy_from_slice(data.get(..count).unwrap_or_default());
+                    return Served::Bytes(count);
+                }
+            }
+        }
+    }
+
+    fn begin(&self, range: &Range<u64>) {
+        let mut state = self.state.lock();
+        state.writes += 1;
+        state.forget(range);
+        drop(state);
+        self.loaded.notify_all();
+    }
+
+    fn end(&self, range: &Range<u64>) {
+        let mut state = self.state.lock();
+        state.writes -= 1;
+        state.forget(range);
+        drop(state);
+        self.loaded.notify_all();
+    }
+}
+
+impl State {
+    fn keep(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < 2 {
+            self.spare.push(buffer);
+        }
+    }
+}
+
+impl Storage for ReadAhead {
+    fn size(&self) -> Result<u64> {
+        self.inner.size()
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        let done = if buf.len() <= SMALL { self.serve(buf, offset)? } else { 0 };
+        match buf.get_mut(done..) {
+            Some([]) if done > 0 => Ok(()),
+            Some(rest) => self.inner.read_at(rest, offset + done as u64),
+            None => Ok(()),
+        }
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Result<bool> {
+        self.inner.try_read_at(buf, offset)
+    }
+
+    fn read_batch(&self, reads: &mut [ReadOp<'_>]) -> Result<()> {
+        match reads {
+            [one] => self.read_at(one.buf, one.offset),
+            many => self.inner.read_batch(many),
+        }
+    }
+
+    fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        if !matches!(transfer, Transfer::Write(_)) {
+            return self.inner.start(transfer, offset, finish);
+        }
+        let range = offset..offset.saturating_add(transfer.len() as u64);
+        self.shared.begin(&range);
+        let (shared, written) = (Arc::clone(&self.shared), range.clone());
+        let slot = Arc::new(Mutex::new(Some(finish)));
+        let theirs = Arc::clone(&slot);
+        let wrapped: Finish = Box::new(move |transfer, result| {
+            shared.end(&written);
+            let finish = theirs.lock().take();
+            if let Some(finish) = finish {
+                finish(transfer, result);
+            }
+        });
+        let (transfer, wrapped) = self.inner.start(transfer, offset, wrapped)?;
+        self.shared.end(&range);
+        drop(wrapped);
+        let finish = slot.lock().take();
+        finish.map(|finish| (transfer, finish))
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        let range = offset..offset.saturating_add(buf.len() as u64);
+        self.changing(range, || self.inner.write_at(buf, offset))
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.changing(0..u64::MAX, || self.inner.flush())
+    }
+
+    fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
+        self.inner.allocated(range, sink)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.changing(0..u64::MAX, || self.inner.set_len(len))
+    }
+
+    fn zero(&self, range: Range<u64>) -> Result<bool> {
+        self.changing(range.clone(), || self.inner.zero(range))
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<()> {
+        self.changing(range.clone(), || self.inner.discard(range))
+    }
+
+    fn label(&self) -> String {
+        self.inner.label()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+//! Reading ahead of a storage in memory that holds its transfers back, or fails them.
+
+use super::*;
+use crate::error::Error;
+use crate::error::ErrorKind;
+
+#[derive(Debug, Default, PartialEq)]
+enum Manner {
+    #[default]
+    AtOnce,
+    Held,
+    Failing,
+    Never,
+}
+
+type Held = (Transfer, u64, Finish);
+
+#[derive(Default)]
+struct Slow {
+    bytes: Mutex<Vec<u8>>,
+    manner: Mutex<Manner>,
+    held: Mutex<Vec<Held>>,
+    started: Mutex<u32>,
+    direct: Mutex<u32>,
+}
+
+impl std::fmt::Debug for Slow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slow")
+    }
+}
+
+impl Slow {
+    fn new() -> Arc<Slow> {
+        let bytes = (0..3_000_001_u32).map(|i| (i / 512 * 31 + i).to_le_bytes()[0]).collect();
+        Arc::new(Slow { bytes: Mutex::new(bytes), ..Slow::default() })
+    }
+
+    fn fill(&self, transfer: &mut Transfer, offset: u64) {
+        if let Some(buf) = transfer.to_fill() {
+            let at = offset as usize;
+            buf.copy_from_slice(&self.bytes.lock()[at..at + buf.len()]);
+        }
+    }
+}
+
+impl Storage for Slow {
+    fn size(&self) -> Result<u64> {
+        Ok(self.bytes.lock().len() as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        *self.direct.lock() += 1;
+        let at = offset as usize;
+        buf.copy_from_slice(&self.bytes.lock()[at..at + buf.len()]);
+        Ok(())
+    }
+
+    fn start(&self, mut transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+        *self.started.lock() += 1;
+        match *self.manner.lock() {
+            Manner::Never => return Some((transfer, finish)),
+            Manner::Held => {
+                self.fill(&mut transfer, offset); // what was there when it was asked
+                self.held.lock().push((transfer, offset, finish));
+            }
+            Manner::AtOnce => {
+                self.fill(&mut transfer, offset);
+                finish(transfer, Ok(()));
+            }
+            Manner::Failing => finish(transfer, Err(Error::new(ErrorKind::Io, "on purpose"))),
+        }
+        None
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> Result<()> {
+        self.bytes.lock()[offset as usize..][..buf.len()].copy_from_slice(buf);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn label(&self) -> String {
+        String::from("slow")
+    }
+}
+
+fn read_all(ahead: &ReadAhead, slow: &Slow, step: usize) {
+    let whole = slow.bytes.lock().clone();
+    for (i, expected) in whole.chunks(step).enumerate() {
+        let mut buf = vec![0; expected.len()];
+        ahead.read_at(&mut buf, (i * step) as u64).unwrap();
+        assert!(buf == expected, "piece {i} of {step} bytes");
+    }
+}
+
+#[test]
+fn pieces_in_a_row_are_served_from_few_large_reads() {
+    for step in [512, 4096, 5000, 65536, 256 << 10] {
+        let slow = Slow::new();
+        read_all(&ReadAhead::new(slow.clone()), &slow, step);
+        assert_eq!(*slow.direct.lock(), 1, "{step}");
+        assert!(*slow.started.lock() <= 13);
+    }
+}
+
+#[test]
+fn pieces_that_are_not_in_a_row_start_nothing() {
+    let slow = Slow::new();
+    let ahead = ReadAhead::new(slow.clone());
+    for i in (0..40).rev() {
+        ahead.read_at(&mut [0; 512], i * 512).unwrap();
+    }
+    assert_eq!((*slow.started.lock(), *slow.direct.lock()), (0, 40));
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let slow = Slow::new();
+    let ahead = ReadAhead::new(slow.clone());
+    for i in 0..4_u64 {
+        ahead.read_at(&mut [0; 512], i * 512).unwrap();
+    }
+    ahead.write_at(&[7; 512], 2048).unwrap();
+    let mut buf = [0; 512];
+    ahead.read_at(&mut buf, 2048).unwrap();
+    assert_eq!(buf, [7; 512]);
+    slow.bytes.lock()[2560..3072].fill(8); // by somebody else
+    ahead.flush().unwrap();
+    ahead.read_at(&mut buf, 2560).unwrap();
+    assert_eq!(buf, [8; 512]);
+}
+
+#[test]
+fn a_chunk_that_was_on_its_way_during_a_write_is_not_served() {
+    let slow = Slow::new();
+    let ahead = ReadAhead::new(slow.clone());
+    let mut buf = [0; 512];
+    ahead.read_at(&mut buf, 0).unwrap();
+    *slow.manner.lock() = Manner::Held;
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut buf = [0; 1024];
+            ahead.read_at(&mut buf, 512).unwrap(); // waits for a chunk that holds old bytes
+        });
+        while slow.held.lock().is_empty() {
+            std::thread::yield_now();
+        }
+        ahead.write_at(&[9; 1024], 512).unwrap();
+        reader.join().unwrap(); // it ran at the same time: old or new
+    });
+    for (transfer, _, finish) in slow.held.lock().drain(..) {
+        finish(transfer, Ok(()));
+    }
+    ahead.read_at(&mut buf, 1024).unwrap();
+    assert_eq!(buf, [9; 512]);
+}
+
+#[test]
+fn a_started_write_counts_until_it_is_over() {
+    let slow = Slow::new();
+    let ahead = ReadAhead::new(slow.clone());
+    *slow.manner.lock() = Manner::Held;
+    assert!(ahead.start(Transfer::Write(&[1; 512]), 0, Box::new(|_, _| ())).is_none());
+    for i in 0..8 {
+        ahead.read_at(&mut [0; 512], i * 512).unwrap();
+    }
+    assert_eq!(*slow.started.lock(), 1);
+    let (transfer, _, finish) = slow.held.lock().pop().unwrap();
+    finish(transfer, Ok(()));
+    *slow.manner.lock() = Manner::AtOnce;
+    ahead.read_at(&mut [0; 512], 8 * 512).unwrap();
+    assert!(*slow.started.lock() > 1);
+    *slow.manner.lock() = Manner::Never;
+    assert!(ahead.start(Transfer::Write(&[1; 512]), 0, Box::new(|_, _| ())).is_some());
+    assert_eq!(ahead.shared.state.lock().writes, 0);
+}
+
+#[test]
+fn whoever_cannot_read_ahead_is_read_directly() {
+    for manner in [Manner::Failing, Manner::Never] {
+        let slow = Slow::new();
+        *slow.manner.lock() = manner;
+        read_all(&ReadAhead::new(slow.clone()), &slow, 65536);
+        assert_eq!(*slow.direct.lock(), 46);
+    }
+}

@@ -1,0 +1,200 @@
+//! The NBD client against servers that others wrote, and through a proxy that delays and cuts.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::model;
+use common::proxy::Fate;
+use common::proxy::Lane;
+use common::proxy::Proxy;
+use common::scratch;
+use common::servers;
+use common::servers::Door;
+use vixDiskLib::error::ErrorKind;
+use vixDiskLib::logging::Log;
+use vixDiskLib::net::nbd::client::Client;
+use vixDiskLib::net::nbd::client::Dial;
+use vixDiskLib::net::nbd::client::Options;
+use vixDiskLib::net::socket::Address;
+use vixDiskLib::threads::Threads;
+use vixDiskLib::transfer::Finish;
+use vixDiskLib::transfer::Transfer;
+
+const MIB: usize = 1 << 20;
+
+fn options() -> Options {
+    Options {
+        connect: Duration::from_secs(30),
+        request: Duration::from_secs(30),
+        reconnect: Duration::from_secs(30),
+        connections: 0,
+        window: 0,
+        write: true,
+    }
+}
+
+fn connect(address: Address, options: &Options) -> Arc<Client> {
+    let dial = Dial { address, export: String::new(), tls: None };
+    Client::connect(dial, options, Log::none(), Arc::new(Threads::new(|body| body()))).unwrap()
+}
+
+/// Writes and reads in pieces of many sizes, synchronously and started, and compares everything at the end.
+fn exercise(client: &Client, len: usize) {
+    let mut expected = vec![0; len];
+    client.read(&mut expected, 0).unwrap();
+    let sizes = [1 << 20, 512, 4096, 70_000, 300_000, 65_536];
+    let mut at = 1024;
+    for (i, size) in sizes.into_iter().cycle().enumerate().take(30) {
+        let size = size.min(len - at);
+        let data: &'static [u8] = Box::leak(vec![i as u8 + 1; size].into_boxed_slice());
+        expected[at..at + size].copy_from_slice(data);
+        if i % 2 == 0 {
+            client.write(data, at as u64).unwrap();
+        } else {
+            started(client, Transfer::Write(data), at).recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        at = (at + size + 4096) % (len - MIB);
+    }
+    client.zero(100_000..200_000).map(|zeroed| assert!(zeroed)).unwrap();
+    expected[100_000..200_000].fill(0);
+    client.flush().unwrap();
+    let mut whole = vec![1; len];
+    client.read(&mut whole, 0).unwrap();
+    assert!(whole == expected);
+    let parts: Vec<_> = (0..len)
+        .step_by(200_000)
+        .map(|at| (at, started(client, Transfer::ReadOwned(vec![0; 200_000.min(len - at)]), at)))
+        .collect();
+    for (at, part) in parts {
+        let Transfer::ReadOwned(data) = part.recv_timeout(Duration::from_secs(60)).unwrap() else { panic!() };
+        assert!(data == expected[at..at + data.len()]);
+    }
+}
+
+fn started(client: &Client, transfer: Transfer, at: usize) -> mpsc::Receiver<Transfer> {
+    let (told, finished) = mpsc::channel();
+    let finish: Finish = Box::new(move |transfer, result| {
+        result.unwrap();
+        told.send(transfer).unwrap();
+    });
+    assert!(client.start(transfer, at as u64, finish).is_none());
+    finished
+}
+
+#[test]
+fn what_is_written_is_read_through_nbdkit_in_every_style() {
+    requires!("nbdkit");
+    for (options_of_server, filter) in [
+        (&[][..], "--filter=noextents"),
+        (&["--no-sr"], "--filter=noextents"),
+        (&["--threads=1"], "--filter=noparallel"),
+        (&["--mask-handshake=0"], "--filter=noextents"),
+    ] {
+        let arguments = [options_of_server, &[filter]].concat();
+        let server = servers::nbdkit(Door::TCP, &arguments, &["memory", "8M"]);
+        let client = connect(server.address(), &options());
+        exercise(&client, 8 * MIB);
+        client.close();
+        server.finish();
+    }
+}
+
+#[test]
+fn what_is_written_is_read_through_qemu_nbd() {
+    requires!("qemu-nbd");
+    let folder = scratch::folder();
+    let path = folder.path().join("image.raw");
+    std::fs::write(&path, model::stamps(0, 8 * 2048, 1)).unwrap();
+    let server = servers::qemu_nbd(Door::TCP, "", &["-f", "raw"], &path);
+    let client = connect(server.address(), &options());
+    exercise(&client, 8 * MIB);
+    let mut covered = 0;
+    assert!(
+        client
+            .allocation(0..8 << 20, &mut |part| {
+                assert_eq!(part.range.start, covered);
+                covered = part.range.end;
+            })
+            .unwrap()
+    );
+    assert_eq!(covered, 8 << 20);
+    client.close();
+}
+
+#[test]
+fn errors_of_the_storage_come_back_and_the_rest_goes_on() {
+    requires!("nbdkit");
+    let arguments = ["--filter=error"];
+    let server =
+        servers::nbdkit(Door::TCP, &arguments, &["memory", "8M", "error-pread-rate=50%", "error=ENOSPC"]);
+    let client = connect(server.address(), &options());
+    let results: Vec<_> = (0..200).map(|i| client.read(&mut [1; 512], i * 512)).collect();
+    assert!(results.iter().any(Result::is_ok));
+    let error = results.into_iter().find_map(Result::err).unwrap();
+    assert_eq!(error.kind(), ErrorKind::DiskFull, "{error}");
+    client.write(&[1; 512], 0).unwrap();
+}
+
+#[test]
+fn cuts_of_a_real_connection_are_made_up_for() {
+    requires!("nbdkit");
+    let server = servers::nbdkit(Door::TCP, &[], &["memory", "4M"]);
+    // the first connections die after an odd number of bytes of one direction, later ones live
+    let proxy = Proxy::new(server.address(), |n| match n {
+        0..12 if n % 2 == 0 => Fate { up: Lane::cut_after(700 + 60_001 * n as u64), ..Fate::default() },
+        0..12 => Fate { down: Lane::cut_after(900 + 100_003 * n as u64), ..Fate::default() },
+        _ => Fate::default(),
+    });
+    let client = connect(proxy.address(), &Options { connections: 1, ..options() });
+    let data: Vec<u8> = (0..3 * MIB).map(|i| (i / 512 * 17 + i) as u8).collect();
+    for (i, part) in data.chunks(100_000).enumerate() {
+        client.write(part, i as u64 * 100_000).unwrap();
+        let mut back = vec![0; (i * 100_000 + part.len()).min(500_000)];
+        let at = i * 100_000 + part.len() - back.len();
+        client.read(&mut back, at as u64).unwrap();
+        assert!(back == data[at..][..back.len()]);
+    }
+    assert!(proxy.seen() > 12, "{} connections", proxy.seen());
+}
+
+/// One request after the other would take 64 round trips.
+#[test]
+fn a_long_round_trip_is_filled_with_requests() {
+    requires!("nbdkit");
+    let server = servers::nbdkit(Door::TCP, &[], &["memory", "64M"]);
+    let trip = Duration::from_millis(20);
+    let proxy = Proxy::new(server.address(), move |_| Fate::round_trip(trip));
+    let client = connect(proxy.address(), &options());
+    let mut buf = vec![1; 16 * MIB];
+    client.read(&mut buf, 0).unwrap(); // opens the window
+    let began = Instant::now();
+    client.read(&mut buf, 0).unwrap();
+    assert!(began.elapsed() < trip * 40, "{:?}", began.elapsed());
+    assert!(buf.iter().all(|b| *b == 0));
+}
+
+#[test]
+fn closing_while_the_server_is_gone_is_quick() {
+    requires!("nbdkit");
+    let mut server = servers::nbdkit(Door::TCP, &[], &["memory", "8M"]);
+    let client = connect(server.address(), &options());
+    client.write(&[1; 4096], 0).unwrap();
+    server.kill();
+    let waiting = started_raw(&client);
+    let began = Instant::now();
+    client.close();
+    assert!(began.elapsed() < Duration::from_secs(2));
+    waiting.recv_timeout(Duration::from_secs(10)).unwrap().unwrap_err();
+}
+
+fn started_raw(client: &Client) -> mpsc::Receiver<Result<(), vixDiskLib::error::Error>> {
+    let (told, finished) = mpsc::channel();
+    let finish: Finish = Box::new(move |_, result| told.send(result).unwrap());
+    assert!(client.start(Transfer::ReadOwned(vec![0; 4096]), 0, finish).is_none());
+    finished
+}
