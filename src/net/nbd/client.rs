@@ -22,7 +22,6 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
-use crate::net::nbd::Allocation;
 use crate::net::nbd::BlockSizes;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
@@ -68,8 +67,6 @@ const MOST_CONNECTIONS: u32 = 4;
 const ENOUGH: u64 = 4 << 20;
 /// Longest zeroing or trimming in one request with a 32 bit length.
 const LONG_STEP: u64 = 1 << 30;
-/// Bytes of the export that are asked about at once with 32 bit lengths.
-const STATUS_ROUND: u64 = 64 << 30;
 
 const HAS_READ_ONLY: u16 = 1 << 1;
 const HAS_FLUSH: u16 = 1 << 2;
@@ -84,7 +81,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// A client of one export. Any number of threads may use it at once.
 #[derive(Debug)]
 pub struct Client {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     connections: Vec<Arc<Connection>>,
     changing: Changing,
     write: bool,
@@ -229,37 +226,6 @@ impl Client {
         flushed.context(|| self.shared.dialler.label())
     }
 
-    /// Tells what a range holds, in order. `Ok(false)`: the server does not tell.
-    pub fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
-        let range = self.inside_range(range)?;
-        if self.shared.export.allocation.is_none() {
-            return Ok(false);
-        }
-        let wide = self.widened(&range);
-        let extended = self.shared.export.replies == Replies::Extended;
-        let mut at = wide.start;
-        let mut last: Option<Allocation> = None;
-        while at < wide.end {
-            let end = if extended { wide.end } else { wide.end.min(at.saturating_add(STATUS_ROUND)) };
-            let plan = plan(Verb::Status, 0, at, end, self.status_step());
-            let mut call = self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label())?;
-            call.extents.sort_unstable();
-            for (offset, len, flags) in call.extents {
-                let part = offset.max(range.start)..(offset + len).min(range.end);
-                if !part.is_empty() {
-                    join(
-                        &mut last,
-                        Allocation { range: part, hole: flags & 1 != 0, zero: flags & 2 != 0 },
-                        sink,
-                    );
-                }
-            }
-            at = end;
-        }
-        last.into_iter().for_each(sink);
-        Ok(true)
-    }
-
     /// Starts a transfer: `finish` runs exactly once, on a thread of a connection or, when nothing can be begun, on this
     /// one. `Some`: it does not fit the server's blocks; nothing was begun.
     pub fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
@@ -297,7 +263,7 @@ impl Client {
     }
 
     /// For a synchronous call: a connection that nobody uses, or the first one.
-    fn idle(&self) -> &Arc<Connection> {
+    pub(super) fn idle(&self) -> &Arc<Connection> {
         let free = match self.connections.as_slice() {
             [_] => None,
             many => many.iter().find(|connection| connection.is_idle()),
@@ -348,7 +314,7 @@ impl Client {
         self.inside_range(offset..end)
     }
 
-    fn inside_range(&self, range: Range<u64>) -> Result<Range<u64>> {
+    pub(super) fn inside_range(&self, range: Range<u64>) -> Result<Range<u64>> {
         if range.start <= range.end && range.end <= self.shared.export.size {
             return Ok(range);
         }
@@ -358,7 +324,7 @@ impl Client {
     }
 
     /// Whole blocks around a range.
-    fn widened(&self, range: &Range<u64>) -> Range<u64> {
+    pub(super) fn widened(&self, range: &Range<u64>) -> Range<u64> {
         let block = u64::from(self.shared.export.blocks.minimum);
         let end = align_up(range.end, block).unwrap_or(u64::MAX).min(self.shared.export.size);
         align_down(range.start, block)..end.max(range.end)
@@ -390,17 +356,10 @@ impl Client {
     fn long_step(&self) -> u64 {
         if self.shared.export.replies == Replies::Extended { u64::MAX } else { LONG_STEP }
     }
-
-    fn status_step(&self) -> u64 {
-        if self.shared.export.replies == Replies::Extended { u64::MAX } else { STATUS_STEP }
-    }
 }
 
 /// How long closing may take.
 const CLOSING: Duration = Duration::from_millis(1800);
-/// Longest range of one question with a 32 bit length.
-const STATUS_STEP: u64 = (1 << 32) - (64 << 10);
-
 impl Drop for Client {
     fn drop(&mut self) {
         self.close();
@@ -426,22 +385,6 @@ fn part<'b>(buf: &'b mut [u8], wide: &Range<u64>, range: &Range<u64>) -> Result<
     let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let part = buf.get_mut(at..).and_then(|rest| rest.get_mut(..len));
     part.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{range:?} is not in {wide:?}")))
-}
-
-/// Joins neighbours that are alike.
-fn join(last: &mut Option<Allocation>, next: Allocation, sink: &mut dyn FnMut(Allocation)) {
-    match last {
-        Some(last)
-            if last.range.end == next.range.start && (last.hole, last.zero) == (next.hole, next.zero) =>
-        {
-            last.range.end = next.range.end;
-        }
-        _ => {
-            if let Some(done) = last.replace(next) {
-                sink(done);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
-use crate::net::nbd::calls::Books;
+use crate::net::nbd::books::Books;
 use crate::net::nbd::calls::Buffer;
 use crate::net::nbd::calls::Call;
 use crate::net::nbd::calls::Cause;

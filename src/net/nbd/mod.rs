@@ -1,6 +1,7 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
 
+mod books;
 mod calls;
 pub mod client;
 mod connection;
@@ -16,6 +17,7 @@ mod outbox;
 mod receive;
 mod reply;
 mod request;
+mod status;
 mod talk;
 mod unaligned;
 pub mod uri;

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::calls::Books;
+use crate::net::nbd::books::Books;
 use crate::net::nbd::calls::Buffer;
 use crate::net::nbd::calls::Piece;
 use crate::net::nbd::request::Request;

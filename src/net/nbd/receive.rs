@@ -33,7 +33,7 @@ use crate::transfer::Transfer;
 /// Payloads up to this are small: several replies are received at once.
 const SMALL: u64 = 32 << 10;
 /// Most extents of one reply.
-const MOST_EXTENTS: usize = 2 << 20;
+const MOST_EXTENTS: usize = 1 << 20;
 /// Most errors of one reply: a server may report several places, but not without end.
 const MOST_REFUSALS: u32 = 1024;
 

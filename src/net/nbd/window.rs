@@ -13,6 +13,8 @@ const LEAST: u64 = 1 << 20;
 const MOST: u64 = 64 << 20;
 /// What a request without data counts for.
 pub const LIGHT: u64 = 4096;
+/// What a question counts for whose answer may be long.
+pub const ANSWER: u64 = 64 << 10;
 /// Evidence is at least so many windows and so much time.
 const SAMPLE_WINDOWS: u64 = 4;
 const SAMPLE_TIME: Duration = Duration::from_millis(4);

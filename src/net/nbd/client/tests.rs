@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::peer::*;
 use super::*;
+use crate::net::nbd::Allocation;
 
 type Store = Arc<Mutex<Vec<u8>>>;
 
@@ -590,6 +591,37 @@ fn maps_that_make_no_sense_break_the_protocol() {
     }
     let client = Setting::new(Replies::Simple).client(vec![(honest(&store()), None)]);
     assert!(!client.allocation(0..1 << 20, &mut |_| ()).unwrap());
+}
+
+#[test]
+fn more_connections_are_made_when_one_is_not_enough() {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.options.connections = 3;
+    let store = store();
+    let servers = setting.servers((0..5).map(|_| (honest(&store), None)).collect());
+    servers.export.lock().flags |= HAS_MULTI;
+    let threads = Arc::clone(&setting.threads);
+    let client = Client::connect(Arc::clone(&servers), &setting.options, Log::none(), threads).unwrap();
+    client.read(&mut [0; 512], 0).unwrap();
+    assert_eq!(servers.scripts.lock().len(), 4);
+    let (told, finished) = mpsc::channel();
+    let began = Instant::now();
+    while servers.scripts.lock().len() > 2 && began.elapsed() < Duration::from_secs(20) {
+        for i in 0..20 {
+            let told = told.clone();
+            let finish: Finish = Box::new(move |transfer, result| told.send((i, transfer, result)).unwrap());
+            assert!(client.start(Transfer::ReadOwned(vec![0; 600_000]), i * 1000, finish).is_none());
+        }
+        for _ in 0..20 {
+            let (i, transfer, result) = finished.recv_timeout(Duration::from_secs(20)).unwrap();
+            result.unwrap();
+            let Transfer::ReadOwned(data) = transfer else { panic!("{transfer:?}") };
+            assert!(data == store.lock()[i as usize * 1000..][..600_000]);
+        }
+    }
+    assert_eq!(servers.scripts.lock().len(), 2, "three connections");
+    client.close();
+    assert!(client.connections.iter().all(|connection| connection.state.lock().helpers.alive == 0));
 }
 
 #[test]
