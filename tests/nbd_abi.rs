@@ -288,7 +288,7 @@ fn work_on_files_is_refused_for_exports() {
         let uri = server.uri("");
         let remote = connect(&Server::named(&uri)).leaked();
         let local = vix.connect(false).expect("a local connection");
-        for (connection, path) in [(&*remote, Path::new("x")), (&local, Path::new(&uri))] {
+        for (connection, path) in [(remote, Path::new("x")), (&local, Path::new(&uri))] {
             let spec = Spec::new(Kind::Sparse, 2048);
             assert_eq!(connection.create(path, spec), code::REMOTE_OBJECT);
             assert_eq!(connection.unlink(path), code::REMOTE_OBJECT);

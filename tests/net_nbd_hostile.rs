@@ -592,7 +592,7 @@ fn another_style_of_replies_after_a_loss_is_lived_with_or_refused() {
                     assert_eq!(end, huge, "{first:?} then {then:?}");
                 }
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Protocol, "{first:?} then {then:?}: {error}")
+                    assert_eq!(error.kind(), ErrorKind::Protocol, "{first:?} then {then:?}: {error}");
                 }
             }
         }
