@@ -64,7 +64,7 @@ int main(int argc, char **argv) {
     CHECK(last == 100 ? VIX_OK : VIX_E_FAIL, VIX_OK);
     CHECK(VixDiskLib_Grow(connection, base, 1, 1, NULL, NULL), VIX_E_INVALID_ARG);
     CHECK(VixDiskLib_Rename(base, grown), VIX_OK);
-    CHECK(VixDiskLib_Rename(base, grown), VIX_E_FILE_ALREADY_EXISTS);
+    CHECK(VixDiskLib_Rename(base, grown), VIX_E_FILE_NOT_FOUND);
 
     CHECK(VixDiskLib_Open(connection, grown, VIXDISKLIB_FLAG_OPEN_READ_ONLY, &parent), VIX_OK);
     last = 0;
