@@ -7,7 +7,10 @@ mod common;
 #[path = "../fuzz/src/limits.rs"]
 mod limits;
 
+use std::io::IoSlice;
+use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -31,9 +34,16 @@ use vixDiskLib::error::ErrorKind;
 use vixDiskLib::error::Result;
 use vixDiskLib::logging::Log;
 use vixDiskLib::net::nbd::Allocation;
+use vixDiskLib::net::nbd::BlockSizes;
+use vixDiskLib::net::nbd::Export;
+use vixDiskLib::net::nbd::Replies;
 use vixDiskLib::net::nbd::client::Client;
 use vixDiskLib::net::nbd::client::Dial;
+use vixDiskLib::net::nbd::client::Dialler;
 use vixDiskLib::net::nbd::client::Options;
+use vixDiskLib::net::stream::Patience;
+use vixDiskLib::net::stream::Ready;
+use vixDiskLib::net::stream::Stream;
 use vixDiskLib::threads::Threads;
 use vixDiskLib::transfer::Transfer;
 
@@ -537,6 +547,105 @@ fn an_acknowledgement_that_comes_too_early_is_survived() {
     }
 }
 
+/// A stream whose peer acknowledges a write before the call that sends it returns.
+#[derive(Debug, Default)]
+struct Overtaking {
+    heard: Mutex<Vec<u8>>,
+    said: Mutex<Said>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Hasty(Arc<Overtaking>);
+
+#[derive(Debug, Default)]
+struct Said {
+    bytes: Vec<u8>,
+    shut: bool,
+    /// Somebody receives and there is nothing.
+    starving: bool,
+}
+
+impl Stream for Hasty {
+    fn send(&self, parts: &[IoSlice<'_>], _: Patience) -> Result<Option<usize>> {
+        let mut heard = self.0.heard.lock().unwrap();
+        parts.iter().for_each(|part| heard.extend(part.iter()));
+        while heard.len() >= 28 + 4096 {
+            let reply = [&0x6744_6698_0000_0000_u64.to_be_bytes()[..], &heard[8..16]].concat();
+            heard.drain(..28 + 4096);
+            let mut said = self.0.said.lock().unwrap();
+            said.bytes.extend(reply);
+            said.starving = false;
+            self.0.changed.notify_all();
+            // Long enough for the receiver to take it, and to wait for more if that is what it does.
+            let wait = Duration::from_millis(500);
+            drop(self.0.changed.wait_timeout_while(said, wait, |said| !said.starving).unwrap());
+        }
+        Ok(Some(parts.iter().map(|part| part.len()).sum()))
+    }
+
+    fn recv(&self, parts: &mut [IoSliceMut<'_>], patience: Patience) -> Result<Option<usize>> {
+        let mut said = self.0.said.lock().unwrap();
+        while said.bytes.is_empty() && !said.shut {
+            let Patience::Until(until) = patience else { return Ok(None) };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            said.starving = true;
+            self.0.changed.notify_all();
+            said = self.0.changed.wait_timeout(said, left).unwrap().0;
+        }
+        let count = parts[0].len().min(said.bytes.len());
+        parts[0][..count].copy_from_slice(&said.bytes[..count]);
+        said.bytes.drain(..count);
+        Ok(Some(count))
+    }
+
+    fn wait(&self, wanted: Ready, _: Instant) -> Result<Ready> {
+        Ok(Ready { recv: wanted.recv && !self.0.said.lock().unwrap().bytes.is_empty(), send: wanted.send })
+    }
+
+    fn shutdown(&self) {
+        self.0.said.lock().unwrap().shut = true;
+        self.0.changed.notify_all();
+    }
+
+    fn label(&self) -> String {
+        "a hasty peer".to_owned()
+    }
+}
+
+impl Dialler for Hasty {
+    fn dial(&self, _: Instant) -> Result<(Box<dyn Stream>, Export)> {
+        let blocks = BlockSizes { minimum: 1, preferred: 4096, maximum: 1 << 20 };
+        let export = Export { size: SIZE, flags: 5, blocks, replies: Replies::Simple, allocation: None };
+        Ok((Box::new(Hasty(Arc::clone(&self.0))), export))
+    }
+
+    fn label(&self) -> String {
+        "a hasty peer".to_owned()
+    }
+}
+
+/// Seen with nbd-server on a busy machine: the last acknowledgement overtook the end of the sending, and the thread that
+/// receives waited for another one.
+#[test]
+fn an_acknowledgement_may_overtake_the_end_of_the_sending() {
+    let options = options(Duration::from_secs(5), Duration::ZERO);
+    let threads = Arc::new(Threads::new(|body| body()));
+    let dial = Hasty(Arc::default());
+    let client = Client::connect(dial, &options, Log::none(), threads).unwrap();
+    static DATA: [u8; 4096] = [7; 4096];
+    client.write(&DATA, 0).unwrap();
+    for _ in 0..3 {
+        let (tell, told) = mpsc::channel();
+        let finish = Box::new(move |_: Transfer, result: Result<()>| tell.send(result).unwrap());
+        assert!(client.start(Transfer::Write(&DATA), 4096, finish).is_none());
+        told.recv().unwrap().unwrap();
+    }
+}
+
 #[test]
 fn an_export_that_changed_is_not_gone_on_with() {
     for (what, after) in [
@@ -592,7 +701,7 @@ fn another_style_of_replies_after_a_loss_is_lived_with_or_refused() {
                     assert_eq!(end, huge, "{first:?} then {then:?}");
                 }
                 Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Protocol, "{first:?} then {then:?}: {error}")
+                    assert_eq!(error.kind(), ErrorKind::Protocol, "{first:?} then {then:?}: {error}");
                 }
             }
         }

@@ -9,8 +9,10 @@
 //! The same walk tells what a copy would take. A source may be a chain: the copy holds what its readers see.
 
 mod direct;
+mod flight;
 mod over;
 mod walk;
+mod writers;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use crate::disk::Disk;
+use crate::disk::copy::flight::Flight;
 use crate::disk::copy::walk::Steps;
 use crate::disk::copy::walk::Walk;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +74,8 @@ pub fn copy(
     let start = direct::copy(source, target, zeros, &mut steps)?;
     let mut write = |bytes: &[u8], offset| target.write(bytes, offset);
     match ahead {
+        // A storage that transfers by itself needs no thread that waits for it.
+        Some(_) if source.starts_transfers() => for_each_run(source, start, &mut write, &mut steps),
         None => for_each_run(source, start, &mut write, &mut steps),
         Some(_) if start == source.capacity() => Ok(()),
         Some(shield) => {
@@ -115,12 +120,31 @@ pub fn packed_size(source: &Disk, options: PackOptions) -> Result<u64> {
 
 /// Hands the data of a disk from `start` on to the sink, in order.
 fn for_each_run(source: &Disk, start: u64, sink: &mut Sink<'_>, steps: &mut Steps<'_>) -> Result<()> {
+    if source.starts_transfers() {
+        return for_each_run_in_flight(source, start, sink, steps);
+    }
     let mut walk = Walk::new(source, start, CHUNK as u64);
     let mut chunk = Vec::new();
     while let Some(part) = walk.next(source)? {
         read_part(source, &part, &mut chunk)?;
         runs(&chunk, part.start, sink)?;
         steps.reach(part.end);
+    }
+    Ok(())
+}
+
+/// The same for a storage that transfers by itself.
+fn for_each_run_in_flight(
+    source: &Disk,
+    start: u64,
+    sink: &mut Sink<'_>,
+    steps: &mut Steps<'_>,
+) -> Result<()> {
+    let mut flight = Flight::new(source, start);
+    while let Some((offset, chunk)) = flight.next()? {
+        runs(&chunk, offset, sink)?;
+        steps.reach(offset + chunk.len() as u64);
+        flight.give_back(chunk);
     }
     Ok(())
 }

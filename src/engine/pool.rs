@@ -275,3 +275,87 @@ impl Pool {
         self.work.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+
+    use crate::storage::Identity;
+    use crate::storage::Storage;
+
+    /// What a storage does with a transfer that it is to start.
+    #[derive(Debug, Clone, Copy)]
+    enum Does {
+        Drops,
+        GivesBack,
+        Ends,
+    }
+
+    #[derive(Debug)]
+    struct Fake(Does);
+
+    impl Storage for Fake {
+        fn size(&self) -> Result<u64> {
+            Ok(4096)
+        }
+        fn read_at(&self, buf: &mut [u8], _offset: u64) -> Result<()> {
+            buf.fill(7);
+            Ok(())
+        }
+        fn start(&self, transfer: Transfer, _offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
+            match self.0 {
+                Does::Drops => None,
+                Does::GivesBack => Some((transfer, finish)),
+                Does::Ends => {
+                    finish(transfer, Err(Error::new(ErrorKind::ConnectionLost, "gone")));
+                    None
+                }
+            }
+        }
+        fn write_at(&self, _buf: &[u8], _offset: u64) -> Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> Result<()> {
+            Ok(())
+        }
+        fn label(&self) -> String {
+            "fake".to_owned()
+        }
+    }
+
+    static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+    /// Counts, and adds what the first word says for an end with that kind.
+    fn count([cancelled, lost]: [usize; 2], result: Result<()>) {
+        let step = match result.map_err(|e| e.kind()) {
+            Ok(()) => 1,
+            Err(ErrorKind::Cancelled) => cancelled,
+            Err(ErrorKind::ConnectionLost) => lost,
+            Err(_) => 0,
+        };
+        ENDED.fetch_add(step, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn a_started_request_ends_exactly_once_whatever_the_storage_does() {
+        let inflight = Arc::new(Gate::default());
+        for (does, step) in [(Does::Drops, 100), (Does::Ends, 10_000), (Does::GivesBack, 0)] {
+            let disk = Arc::new(Disk::raw(Arc::new(Fake(does)), false, Identity(0, 0)).unwrap());
+            inflight.enter();
+            let done = Completion { call: count, words: [100, 10_000] };
+            let buf = Transfer::Read(Vec::leak(vec![0; 512]));
+            let before = ENDED.load(Ordering::SeqCst);
+            let job = Job::new(disk, inflight.clone(), buf, 0, done).start();
+            assert_eq!(ENDED.load(Ordering::SeqCst) - before, step, "{does:?}");
+            assert_eq!(job.is_some(), step == 0, "{does:?}");
+            if let Some(job) = job {
+                assert_eq!((job.len(), inflight.inside()), (512, 1));
+                job.run();
+                assert_eq!(ENDED.load(Ordering::SeqCst) - before, 1);
+            }
+            assert_eq!(inflight.inside(), 0, "{does:?}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! TCP and Unix sockets as a [`Stream`].
 //!
-//! The descriptor is a blocking one whose calls wait at most a second each ([`os::SLICE`]). A call with more time than
+//! The descriptor is a blocking one whose calls wait at most a second each (`SLICE`). A call with more time than
 //! that is one blocking system call when the peer keeps up, repeated while it is silent; one with less asks first and then
 //! polls for the rest of its time.
 
@@ -141,7 +141,7 @@ fn lost(e: io::Error, doing: &str) -> Error {
 }
 
 impl Socket {
-    /// Repeats a call until it got something, or time is up. `call` is told whether it may wait for up to [`os::SLICE`].
+    /// Repeats a call until it got something, or time is up. `call` is told whether it may wait for up to a second.
     fn patiently(
         &self,
         patience: Patience,

@@ -105,7 +105,7 @@ impl Connection {
     fn copy_onto_export(&self, source: &OpenDisk, path: &Path, progress: &mut dyn FnMut(u8)) -> Result<()> {
         let copy = self.open_own(path, OpenFlags::empty())?;
         let filled =
-            copy::overwrite(source.shared_disk(), copy.disk(), reader_ahead(self.library()), progress)
+            copy::overwrite(source.shared_disk(), copy.shared_disk(), os::with_signals_blocked, progress)
                 .and_then(|()| copy.flush());
         let closed = copy.close();
         filled.and(closed)

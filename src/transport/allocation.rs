@@ -14,7 +14,8 @@ use crate::error::Result;
 
 /// What is asked for and remembered as one.
 const WINDOW: u64 = 256 << 20;
-/// Windows asked for at once.
+/// Windows asked for at once, at least and at most: who asks for one goes on to the next.
+const AT_LEAST: u64 = 8;
 const AT_ONCE: u64 = 256;
 /// Smaller gaps are closed: callers look at nothing smaller.
 const GAP: u64 = 64 << 10;
@@ -63,7 +64,7 @@ impl Known {
                 number += 1;
                 continue;
             }
-            let limit = end.min(number + AT_ONCE);
+            let limit = end.max(number + AT_LEAST).min(number + AT_ONCE).min(size.div_ceil(WINDOW));
             let until = (number + 1..limit).find(|&next| self.window(next).is_some()).unwrap_or(limit);
             for data in self.fetch(number..until, size, ask)? {
                 data.iter().for_each(|part| joined.add(part));
@@ -195,7 +196,7 @@ mod tests {
         tell(&known, 2 * WINDOW..2 * WINDOW + 1, &mut asked);
         tell(&known, 100..4 * WINDOW - 1, &mut asked);
         tell(&known, SIZE - 1..SIZE, &mut asked);
-        assert_eq!(asked, [2 * WINDOW..3 * WINDOW, 0..2 * WINDOW, 3 * WINDOW..4 * WINDOW, 10 * WINDOW..SIZE]);
+        assert_eq!(asked, [2 * WINDOW..10 * WINDOW, 0..2 * WINDOW, 10 * WINDOW..SIZE]);
     }
 
     #[test]

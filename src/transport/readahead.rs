@@ -17,6 +17,7 @@ use parking_lot::MutexGuard;
 use crate::error::Result;
 use crate::storage::ReadOp;
 use crate::storage::Storage;
+use crate::threads;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
 use crate::units::align_down;
@@ -197,6 +198,8 @@ impl Shared {
                 return Served::Nothing;
             };
             match &chunk.content {
+                // A thread of ours may be the one that has to receive the chunk: it is inside a completion that reads.
+                Content::Coming if threads::here_is_ours() => return Served::Nothing,
                 Content::Coming => {
                     state.reach = (state.reach.max(LEAST) * 2).min(MOST);
                     self.loaded.wait(state);

@@ -6,45 +6,38 @@ use std::sync::Arc;
 use crate::disk::Disk;
 use crate::disk::copy::Steps;
 use crate::disk::copy::for_each_run;
-use crate::disk::copy::for_each_run_ahead;
+use crate::disk::copy::writers::Writers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::threads::SignalShield;
-use crate::threads::Threads;
 
 /// Made zeros in one piece, so that no single request takes for ever.
 const PIECE: u64 = 1 << 30;
 /// Zeros written in one piece where they have to be written.
 const CHUNK: usize = 1 << 20;
 
-/// Makes `target` show what `source` does, and zeros behind its end if it is larger. For the rest as [`super::copy`].
+/// Makes `target` show what `source` does, and zeros behind its end if it is larger. Threads, shielded from signals, keep a
+/// distant target busy. `progress` as for [`super::copy`].
 pub fn overwrite(
     source: &Arc<Disk>,
-    target: &Disk,
-    ahead: Option<SignalShield>,
+    target: &Arc<Disk>,
+    shield: SignalShield,
     progress: &mut dyn FnMut(u8),
 ) -> Result<()> {
     if source.capacity() > target.capacity() {
         let text = format!("{} bytes do not go onto a disk of {}", source.capacity(), target.capacity());
         return Err(Error::new(ErrorKind::CapacityMismatch, text));
     }
+    let writers = Writers::new(target, shield)?;
     let mut done = 0;
     let mut write = |bytes: &[u8], offset: u64| {
         target.clear(done..offset)?;
-        target.write(bytes, offset)?;
+        writers.write(bytes, offset)?;
         done = offset + bytes.len() as u64;
         Ok(())
     };
-    let mut steps = Steps::new(source.capacity(), progress);
-    match ahead {
-        None => for_each_run(source, 0, &mut write, &mut steps)?,
-        Some(shield) => {
-            let threads = Threads::new(shield);
-            let result = for_each_run_ahead(source, 0, &threads, &mut write, &mut steps);
-            threads.join_all(); // nobody listens any more: the reader ends
-            result?;
-        }
-    }
-    target.clear(done..target.capacity())
+    for_each_run(source, 0, &mut write, &mut Steps::new(source.capacity(), progress))?;
+    target.clear(done..target.capacity())?;
+    writers.finish()
 }
 
 impl Disk {
@@ -102,7 +95,7 @@ mod tests {
         let (_, source) = raw(content.clone());
         let (storage, target) = raw(vec![9; 4 << 20]);
         let mut seen = Vec::new();
-        overwrite(&source, &target, None, &mut |percent| seen.push(percent)).unwrap();
+        overwrite(&source, &target, |body| body(), &mut |percent| seen.push(percent)).unwrap();
         content.resize(4 << 20, 0);
         assert!(storage.snapshot() == content);
         assert!(seen.windows(2).all(|pair| pair[0] < pair[1]), "{seen:?}");
@@ -112,7 +105,7 @@ mod tests {
     fn a_disk_that_is_too_small_is_left_alone() {
         let (_, source) = raw(vec![1; 2048]);
         let (storage, target) = raw(vec![9; 1024]);
-        let refused = overwrite(&source, &target, None, &mut |_| ()).unwrap_err();
+        let refused = overwrite(&source, &target, |body| body(), &mut |_| ()).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::CapacityMismatch);
         assert!(storage.snapshot() == vec![9; 1024]);
     }

@@ -82,6 +82,7 @@ impl Connection {
             return st.give_up(cause);
         }
         st.dialling = true;
+        let first = cause.story.clone();
         while matches!(st.link, Link::Down(_)) && st.books.is_wanted() {
             let now = Instant::now();
             let (end, tries) = *st.outage.get_or_insert((now + reconnect, 0));
@@ -101,7 +102,7 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) if is_final(error.kind()) => st.give_up(Cause::of(&error)),
                 Err(error) => {
-                    cause = Cause::of(&error.context(format!("connecting again after: {}", cause.first())));
+                    cause = Cause::of(&error.context(format!("connecting again after: {first}")));
                 }
             }
         }
@@ -248,11 +249,4 @@ fn is_final(kind: ErrorKind) -> bool {
             | ErrorKind::NotSupported
             | ErrorKind::InvalidArgument
     )
-}
-
-impl Cause {
-    /// The story without what later attempts added.
-    fn first(&self) -> &str {
-        self.story.rsplit_once("after: ").map_or(self.story.as_str(), |(_, first)| first)
-    }
 }

@@ -17,6 +17,7 @@ mod inbox;
 mod odd;
 mod record;
 mod stream;
+mod target;
 mod thumbprint;
 mod verify;
 
@@ -151,5 +152,7 @@ impl Tls {
     }
 }
 
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod tests;

@@ -17,10 +17,11 @@ pub fn is_signed(
     message: &[u8],
     signature: &[u8],
 ) -> bool {
-    let Some((key_kind, algorithm)) = algorithm(scheme, tls13) else { return false };
-    public_key(certificate)
-        .filter(|key| key.kind.starts_with(key_kind))
-        .is_some_and(|key| UnparsedPublicKey::new(algorithm, key.bits).verify(message, signature).is_ok())
+    let Some(key) = public_key(certificate) else { return false };
+    algorithms(scheme, tls13).iter().any(|(kind, algorithm)| {
+        key.kind.starts_with(kind)
+            && UnparsedPublicKey::new(*algorithm, key.bits).verify(message, signature).is_ok()
+    })
 }
 
 /// Object identifiers of kinds of keys, as the contents of their DER element; of curves, with the element that follows.
@@ -33,27 +34,33 @@ const P384: &[u8] =
     &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 const ED25519: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
 
-fn algorithm(
-    scheme: SignatureScheme,
-    tls13: bool,
-) -> Option<(&'static [u8], &'static dyn VerificationAlgorithm)> {
-    Some(match scheme {
-        SignatureScheme::RSA_PSS_SHA256 => (RSA, &signature::RSA_PSS_2048_8192_SHA256),
-        SignatureScheme::RSA_PSS_SHA384 => (RSA, &signature::RSA_PSS_2048_8192_SHA384),
-        SignatureScheme::RSA_PSS_SHA512 => (RSA, &signature::RSA_PSS_2048_8192_SHA512),
-        SignatureScheme::ECDSA_NISTP256_SHA256 => (P256, &signature::ECDSA_P256_SHA256_ASN1),
-        SignatureScheme::ECDSA_NISTP384_SHA384 => (P384, &signature::ECDSA_P384_SHA384_ASN1),
-        SignatureScheme::ED25519 => (ED25519, &signature::ED25519),
-        _ if tls13 => return None,
-        SignatureScheme::RSA_PKCS1_SHA256 => {
-            (RSA, &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY)
+/// A kind of key, and a way to sign with it.
+type Way = (&'static [u8], &'static dyn VerificationAlgorithm);
+
+/// The ways that a scheme stands for. TLS 1.2 names digests only, TLS 1.3 the curve with it (RFC 8446 section 4.2.3).
+fn algorithms(scheme: SignatureScheme, tls13: bool) -> Vec<Way> {
+    match (scheme, tls13) {
+        (SignatureScheme::RSA_PSS_SHA256, _) => vec![(RSA, &signature::RSA_PSS_2048_8192_SHA256)],
+        (SignatureScheme::RSA_PSS_SHA384, _) => vec![(RSA, &signature::RSA_PSS_2048_8192_SHA384)],
+        (SignatureScheme::RSA_PSS_SHA512, _) => vec![(RSA, &signature::RSA_PSS_2048_8192_SHA512)],
+        (SignatureScheme::ED25519, _) => vec![(ED25519, &signature::ED25519)],
+        (SignatureScheme::ECDSA_NISTP256_SHA256, true) => vec![(P256, &signature::ECDSA_P256_SHA256_ASN1)],
+        (SignatureScheme::ECDSA_NISTP384_SHA384, true) => vec![(P384, &signature::ECDSA_P384_SHA384_ASN1)],
+        (SignatureScheme::ECDSA_NISTP256_SHA256, false) => {
+            vec![(P256, &signature::ECDSA_P256_SHA256_ASN1), (P384, &signature::ECDSA_P384_SHA256_ASN1)]
         }
-        SignatureScheme::RSA_PKCS1_SHA384 => (RSA, &signature::RSA_PKCS1_2048_8192_SHA384),
-        SignatureScheme::RSA_PKCS1_SHA512 => {
-            (RSA, &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY)
+        (SignatureScheme::ECDSA_NISTP384_SHA384, false) => {
+            vec![(P256, &signature::ECDSA_P256_SHA384_ASN1), (P384, &signature::ECDSA_P384_SHA384_ASN1)]
         }
-        _ => return None,
-    })
+        (SignatureScheme::RSA_PKCS1_SHA256, false) => {
+            vec![(RSA, &signature::RSA_PKCS1_1024_8192_SHA256_FOR_LEGACY_USE_ONLY)]
+        }
+        (SignatureScheme::RSA_PKCS1_SHA384, false) => vec![(RSA, &signature::RSA_PKCS1_2048_8192_SHA384)],
+        (SignatureScheme::RSA_PKCS1_SHA512, false) => {
+            vec![(RSA, &signature::RSA_PKCS1_1024_8192_SHA512_FOR_LEGACY_USE_ONLY)]
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// A certificate's key: what kind it is of, in DER, and its bits.

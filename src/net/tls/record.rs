@@ -174,3 +174,56 @@ fn parts(
 fn split_iv(iv: &[u8], fixed: usize) -> Result<(&[u8], &[u8])> {
     iv.split_at_checked(fixed).ok_or_else(|| Error::new(ErrorKind::Internal, "a TLS nonce too short"))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::cipher::AeadKey;
+    use rustls::crypto::cipher::Iv;
+    use rustls::crypto::ring::cipher_suite::TLS13_AES_256_GCM_SHA384;
+
+    use super::*;
+
+    fn keys(next: u64) -> (u64, ConnectionTrafficSecrets) {
+        (next, ConnectionTrafficSecrets::Aes256Gcm { key: AeadKey::from([7; 32]), iv: Iv::from([9; 12]) })
+    }
+
+    #[test]
+    fn what_is_sealed_can_be_opened_once_and_in_order() {
+        let mut sealer = Sealer::new(TLS13_AES_256_GCM_SHA384, keys(5)).unwrap();
+        let mut opener = Opener::new(TLS13_AES_256_GCM_SHA384, keys(5)).unwrap();
+        for text in [&b"one"[..], b"", &[3; PLAIN]] {
+            let mut record = sealer.seal(ContentType::ApplicationData, OutboundChunks::Single(text)).unwrap();
+            assert!(record.len() <= LONGEST);
+            assert_eq!(length(&record).unwrap(), Some(record.len()));
+            let again = record.clone();
+            let Opened::Data(place) = opener.open(&mut record).unwrap() else { panic!("no data") };
+            assert_eq!(&record[place], text);
+            assert!(opener.open(&mut again.clone()).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_are_worn_in_time_for_a_few_messages_and_then_refuse() {
+        let limit = 1 << 24; // for AES-GCM
+        let mut sealer = Sealer::new(TLS13_AES_256_GCM_SHA384, keys(limit - KEPT_BACK - 1)).unwrap();
+        let mut seal = || sealer.seal(ContentType::Alert, OutboundChunks::Single(&[1, 0])).map(|_| ());
+        assert!(seal().is_ok());
+        for _ in 0..KEPT_BACK {
+            assert!(seal().is_ok());
+        }
+        assert_eq!(seal().unwrap_err().kind(), ErrorKind::ConnectionLost);
+        let worn = |next| Sealer::new(TLS13_AES_256_GCM_SHA384, keys(next)).unwrap().is_worn();
+        assert!(!worn(limit - KEPT_BACK - 1) && worn(limit - KEPT_BACK) && worn(u64::MAX));
+    }
+
+    #[test]
+    fn headers_are_checked_before_anything_is_waited_for() {
+        assert_eq!(length(b"").unwrap(), None);
+        assert_eq!(length(&[23, 3, 3, 0]).unwrap(), None);
+        assert_eq!(length(&[23, 3, 3, 0, 1]).unwrap(), None);
+        assert_eq!(length(&[23, 3, 3, 0, 1, 7, 7]).unwrap(), Some(6));
+        for wrong in [[19, 3, 3, 0, 1], [24, 3, 3, 0, 1], [23, 2, 3, 0, 1], [23, 3, 3, 0x48, 1]] {
+            assert_eq!(length(&wrong).unwrap_err().kind(), ErrorKind::Protocol, "{wrong:?}");
+        }
+    }
+}

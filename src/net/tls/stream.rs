@@ -33,6 +33,7 @@ use crate::net::tls::record;
 use crate::net::tls::record::Opened;
 use crate::net::tls::record::Opener;
 use crate::net::tls::record::Sealer;
+use crate::net::tls::target::Target;
 
 /// Most plain bytes that are encrypted ahead of what the socket takes.
 const AHEAD: usize = 128 << 10;
@@ -326,48 +327,6 @@ const UNEXPECTED: u8 = 10;
 const BAD_RECORD_MAC: u8 = 20;
 const USER_CANCELED: u8 = 90;
 
-/// Parts of memory that are filled one after the other.
-struct Target<'a, 'b> {
-    parts: &'a mut [IoSliceMut<'b>],
-    part: usize,
-    at: usize,
-    filled: usize,
-}
-
-impl<'a, 'b> Target<'a, 'b> {
-    fn new(parts: &'a mut [IoSliceMut<'b>]) -> Self {
-        Self { parts, part: 0, at: 0, filled: 0 }
-    }
-
-    /// Copies what there is room for.
-    fn put(&mut self, mut bytes: &[u8]) -> usize {
-        let begin = self.filled;
-        while !bytes.is_empty() && self.has_room() {
-            let Some(room) = self.parts.get_mut(self.part).and_then(|part| part.get_mut(self.at..)) else {
-                break;
-            };
-            let (now, later) = bytes.split_at(bytes.len().min(room.len()));
-            room[..now.len()].copy_from_slice(now);
-            self.at += now.len();
-            self.filled += now.len();
-            bytes = later;
-        }
-        self.filled - begin
-    }
-
-    /// Goes to the first part with room.
-    fn has_room(&mut self) -> bool {
-        while let Some(part) = self.parts.get(self.part) {
-            if self.at < part.len() {
-                return true;
-            }
-            self.part += 1;
-            self.at = 0;
-        }
-        false
-    }
-}
-
 impl Stream for TlsStream {
     fn send(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
         let mut sender = self.sender.lock();
@@ -392,12 +351,18 @@ impl Stream for TlsStream {
             return Err(Error::new(ErrorKind::Internal, "receiving needs room for at least one byte"));
         }
         let mut receiver = self.receiver.lock();
-        if let Some((kind, what)) = &receiver.fault {
-            return Err(Error::new(*kind, what.clone()));
+        if receiver.fault.is_none() {
+            match self.receive(&mut receiver, &mut target, patience) {
+                Err(e) => receiver.fault = Some((e.kind(), e.to_string())),
+                received => return received,
+            }
         }
-        self.receive(&mut receiver, &mut target, patience)
-            .inspect_err(|e| receiver.fault = Some((e.kind(), e.to_string())))
-            .context(|| self.label())
+        match &receiver.fault {
+            // What came before the fault is good; the fault is for the next call.
+            Some(_) if target.filled > 0 => Ok(Some(target.filled)),
+            Some((kind, what)) => Err(Error::new(*kind, what.clone()).context(self.label())),
+            None => Err(Error::new(ErrorKind::Internal, "a fault was forgotten")),
+        }
     }
 
     fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {

@@ -40,18 +40,18 @@ fn soon() -> Instant {
 }
 
 /// Waits as long as a test may.
-fn patient() -> Patience {
+pub(super) fn patient() -> Patience {
     Patience::Until(soon())
 }
 
 /// A certificate authority with a folder for what is made under it.
-struct Authority {
+pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: tempfile::TempDir,
 }
 
 /// A certificate and its key.
-struct Pair {
+pub(super) struct Pair {
     certificate: CertificateDer<'static>,
     key: KeyPair,
 }
@@ -67,7 +67,7 @@ impl Pair {
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -88,11 +88,11 @@ impl Authority {
         Pair { certificate: certificate.der().clone(), key }
     }
 
-    fn server(&self) -> Pair {
+    pub(super) fn server(&self) -> Pair {
         self.issue(&["localhost", "127.0.0.1"], |_| ())
     }
 
-    fn settings(&self) -> TlsSettings {
+    pub(super) fn settings(&self) -> TlsSettings {
         let mut settings = TlsSettings::default();
         settings.use_folder(self.folder.path());
         settings
@@ -103,7 +103,7 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn config(pair: &Pair, version: &'static rustls::SupportedProtocolVersion) -> ServerConfig {
+pub(super) fn config(pair: &Pair, version: &'static rustls::SupportedProtocolVersion) -> ServerConfig {
     ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[version])
         .unwrap()
@@ -112,12 +112,13 @@ fn config(pair: &Pair, version: &'static rustls::SupportedProtocolVersion) -> Se
         .unwrap()
 }
 
-const BOTH: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+pub(super) const BOTH: [&rustls::SupportedProtocolVersion; 2] =
+    [&rustls::version::TLS12, &rustls::version::TLS13];
 
 type Served = rustls::StreamOwned<ServerConnection, TcpStream>;
 
 /// A server for one connection, and the connected socket.
-fn plain<T: Send + 'static>(
+pub(super) fn plain<T: Send + 'static>(
     serve: impl FnOnce(TcpStream) -> T + Send + 'static,
 ) -> (Box<dyn Stream>, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -150,7 +151,7 @@ fn echo(served: &mut Served) -> io::Result<()> {
     }
 }
 
-fn wrap(settings: &TlsSettings, stream: Box<dyn Stream>, host: &str) -> Result<Box<dyn Stream>> {
+pub(super) fn wrap(settings: &TlsSettings, stream: Box<dyn Stream>, host: &str) -> Result<Box<dyn Stream>> {
     Tls::new(settings, Log::none()).unwrap().wrap(stream, host, soon())
 }
 
@@ -407,7 +408,7 @@ fn a_wrong_thumbprint_is_logged_in_the_words_that_programs_look_for() {
             "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={} expected={given}",
             server.sha1()
         );
-        assert_eq!(*lines.0.lock(), [(Level::Debug, line)]);
+        assert_eq!(*lines.0.lock(), [(Level::Info, line)]);
     }
 }
 

@@ -60,8 +60,8 @@ impl Verifier {
     fn check_pin(&self, expected: &Thumbprint, certificate: &[u8]) -> Result<(), rustls::Error> {
         expected.check(certificate).map_err(|actual| {
             let expected = expected.given();
-            self.log.debug(|| {
-                // Users and programs look for exactly this line to learn the thumbprint.
+            // Users and programs look for exactly this line to learn the thumbprint, with what is logged by default.
+            self.log.info(|| {
                 format!(
                     "VixDiskLibVim: Failed to verify SSL certificate: \
                      actual thumbprint={actual} expected={expected}"
