@@ -184,7 +184,7 @@ impl Books {
         let Some(slot) = place.take() else { return };
         self.free_slots.push(index);
         self.flying -= 1;
-        window.back(slot.piece.weight(), at);
+        window.back(slot.piece.weight(), slot.out, at);
         let id = slot.call;
         let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut) else { return };
         call.flying -= 1;
@@ -268,6 +268,7 @@ impl Books {
             refusal: None,
             refusals: 0,
             extents: Vec::new(),
+            out: at,
             sent: false,
             early: None,
         }))

@@ -1,6 +1,8 @@
 //! A *call* is what the layers above ask for; it is sent as *pieces*, each a request of its own. A piece in flight
 //! occupies a *slot*, found by the cookie of its reply.
 
+use std::time::Instant;
+
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -165,6 +167,8 @@ pub struct Slot {
     pub refusals: u32,
     /// The extents of a block status: bytes and flags.
     pub extents: Vec<(u64, u64)>,
+    /// When its sending began.
+    pub out: Instant,
     /// All of it was handed to the stream.
     pub sent: bool,
     /// The outcome, of a write whose reply overtook the end of its sending.

@@ -1,14 +1,16 @@
-//! How many bytes may be in flight on a connection: more as long as that makes it faster.
+//! How many bytes may be in flight on a connection: as many as the round trip needs.
 //!
 //! Too few starve a connection with a long round trip; too many push data out of the processor's cache before it is
-//! looked at. The window doubles while the rate grows with it, goes back when it does not, and looks again in both
-//! directions from time to time. Only times when the window held something back are evidence.
+//! looked at. What one round trip needs is the rate times the shortest trip that was seen: the window doubles while it is
+//! not clearly more than that, and halves when it is far more. Where trips differ that says little, so from time to time
+//! it is doubled on trial, and stays so if that is much faster. Only times when the window held something back are
+//! evidence.
 
 use std::time::Duration;
 use std::time::Instant;
 
-/// Where it begins and never goes below.
-const LEAST: u64 = 1 << 20;
+/// Where it begins and never goes below: three long requests. Over loopback that was twice as fast as four.
+const LEAST: u64 = 768 << 10;
 /// Where it ends.
 const MOST: u64 = 64 << 20;
 /// What a request without data counts for.
@@ -18,8 +20,14 @@ pub const ANSWER: u64 = 64 << 10;
 /// Evidence is at least so many windows and so much time.
 const SAMPLE_WINDOWS: u64 = 4;
 const SAMPLE_TIME: Duration = Duration::from_millis(4);
-/// Samples between two looks around.
+/// The window doubles from this share of it needed by a round trip, and halves below that one.
+const FULL: f64 = 0.6;
+const EMPTY: f64 = 0.15;
+/// Samples between two trials, and how much faster a trial must be.
 const REST: u32 = 48;
+const MUCH: f64 = 1.5;
+/// Shorter requests say little about the trip of long ones.
+const TELLING: u64 = 64 << 10;
 
 /// The window of one connection.
 #[derive(Debug)]
@@ -27,23 +35,19 @@ pub struct Window {
     size: u64,
     fixed: bool,
     flying: u64,
-    phase: Phase,
+    /// Not below this, for a trial found it to be worth it.
+    floor: u64,
+    /// The shortest round trip of a long request.
+    trip: Duration,
+    /// The rate before a trial that is going on.
+    trial: Option<f64>,
+    /// Samples until the next one.
+    rest: u32,
     /// When the busy time that is being measured began; `None` while nothing is in flight.
     busy_since: Option<Instant>,
     busy: Duration,
     back: u64,
     held_back: bool,
-    look_down: bool,
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Twice what it was when bytes came at this rate.
-    Larger(f64),
-    /// Half of what it was when bytes came at this rate.
-    Smaller(f64),
-    /// Nothing to be tried for so many samples.
-    Rest(u32),
 }
 
 impl Window {
@@ -53,12 +57,14 @@ impl Window {
             size: if size == 0 { LEAST } else { size },
             fixed: size != 0,
             flying: 0,
-            phase: Phase::Rest(0),
+            floor: LEAST,
+            trip: Duration::MAX,
+            trial: None,
+            rest: REST,
             busy_since: None,
             busy: Duration::ZERO,
             back: 0,
             held_back: false,
-            look_down: false,
         }
     }
 
@@ -75,8 +81,11 @@ impl Window {
         self.busy_since.get_or_insert(at);
     }
 
-    /// Its reply came.
-    pub fn back(&mut self, weight: u64, at: Instant) {
+    /// The reply came to a request that went out then.
+    pub fn back(&mut self, weight: u64, out: Instant, at: Instant) {
+        if weight >= TELLING {
+            self.trip = self.trip.min(at.saturating_duration_since(out));
+        }
         self.flying = self.flying.saturating_sub(weight);
         self.back += weight;
         if let Some(since) = self.busy_since {
@@ -108,36 +117,27 @@ impl Window {
         let rate = self.back as f64 / seconds;
         let evident = std::mem::take(&mut self.held_back);
         (self.back, self.busy) = (0, Duration::ZERO);
-        if self.fixed || !evident {
+        if self.fixed || !evident || self.trip == Duration::MAX {
             return;
         }
-        match self.phase {
-            Phase::Larger(before) if rate > before * 1.1 => self.grow(rate),
-            Phase::Larger(_) => self.settle(self.size / 2),
-            Phase::Smaller(before) if rate > before * 0.97 => self.settle(self.size),
-            Phase::Smaller(_) => self.settle(self.size * 2),
-            Phase::Rest(0) if self.look_down && self.size > LEAST => {
-                self.size /= 2;
-                self.phase = Phase::Smaller(rate);
+        #[expect(clippy::cast_precision_loss, reason = "a share is an estimate")]
+        let needed = rate * self.trip.as_secs_f64() / self.size as f64;
+        if let Some(before) = self.trial.take() {
+            match rate > before * MUCH {
+                true => self.floor = self.size,
+                false => self.size /= 2,
             }
-            Phase::Rest(0) => self.grow(rate),
-            Phase::Rest(n) => self.phase = Phase::Rest(n - 1),
-        }
-    }
-
-    fn grow(&mut self, rate: f64) {
-        if self.size >= MOST {
-            self.settle(MOST);
-        } else {
+        } else if needed >= FULL {
+            self.size = (self.size * 2).min(MOST);
+        } else if needed < EMPTY && self.size > self.floor {
+            self.size /= 2;
+        } else if let Some(rest) = self.rest.checked_sub(1) {
+            self.rest = rest;
+        } else if self.size < MOST {
+            self.rest = REST;
+            self.trial = Some(rate);
             self.size *= 2;
-            self.phase = Phase::Larger(rate);
         }
-    }
-
-    fn settle(&mut self, size: u64) {
-        self.size = size.clamp(LEAST, MOST);
-        self.phase = Phase::Rest(REST);
-        self.look_down = !self.look_down;
     }
 }
 
@@ -147,19 +147,21 @@ mod tests {
 
     /// Keeps a window full for `rounds` against a line of this rate and round trip.
     fn run(window: &mut Window, rate: f64, trip: Duration, rounds: usize) {
-        let piece = 256 << 10;
+        let piece = 256_u32 << 10;
+        let line = Duration::from_secs_f64(f64::from(piece) / rate);
+        let piece = u64::from(piece);
         let mut now = Instant::now();
+        let mut free = now; // when the line is
+        let mut flying = std::collections::VecDeque::new();
         for _ in 0..rounds {
-            let mut out = 0;
             while window.admits(piece) {
                 window.out(piece, now);
-                out += piece;
+                free = free.max(now + trip) + line;
+                flying.push_back((now, free));
             }
-            #[expect(clippy::cast_precision_loss, reason = "a model")]
-            let line = Duration::from_secs_f64(out as f64 / rate);
-            now += line.max(trip);
-            while window.flying() > 0 {
-                window.back(piece, now);
+            if let Some((out, back)) = flying.pop_front() {
+                now = back;
+                window.back(piece, out, now);
             }
         }
     }
@@ -167,21 +169,21 @@ mod tests {
     #[test]
     fn a_long_round_trip_opens_the_window() {
         let mut window = Window::new(0);
-        run(&mut window, 4e9, Duration::from_millis(10), 200);
+        run(&mut window, 4e9, Duration::from_millis(10), 4_000);
         assert!(window.size >= 32 << 20, "{}", window.size);
     }
 
     #[test]
     fn a_short_round_trip_keeps_it_small() {
         let mut window = Window::new(0);
-        run(&mut window, 4e9, Duration::from_micros(100), 20_000);
+        run(&mut window, 4e9, Duration::from_micros(20), 40_000);
         assert!(window.size <= 2 << 20, "{}", window.size);
     }
 
     #[test]
     fn a_middle_round_trip_ends_between() {
         let mut window = Window::new(0);
-        run(&mut window, 3e9, Duration::from_millis(1), 2_000);
+        run(&mut window, 3e9, Duration::from_millis(1), 8_000);
         assert!((2 << 20..=8 << 20).contains(&window.size), "{}", window.size);
     }
 

@@ -134,7 +134,9 @@ fn no_thread_is_born_for_synchronous_calls() {
 /// The pieces of one read are answered from the last to the first, each in chunks of any order, with holes.
 #[test]
 fn chunks_may_come_in_any_order() {
-    let client = Setting::new(Replies::Structured).client(vec![script(|peer| {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.options.window = 1 << 20; // all four pieces are in flight
+    let client = setting.client(vec![script(|peer| {
         let mut asked = vec![peer.asked()?, peer.asked()?, peer.asked()?, peer.asked()?];
         let data = pattern(1 << 20);
         while let Some(a) = asked.pop() {
