@@ -1,5 +1,6 @@
 //! Whole disks on every kind of NBD server, plain and with TLS, synchronous and asynchronous, over connections that
 //! break: all through the C interface.
+#![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)] // asynchronous requests keep buffers beyond the call
 
 mod common;

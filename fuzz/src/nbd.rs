@@ -260,7 +260,7 @@ impl Sent<'_> {
             let Some(places) = at.and_then(|at| whole.get_mut(at..)) else { continue };
             match part {
                 Part::Data(data) => {
-                    places.iter_mut().zip(*data).for_each(|(place, byte)| *place = Some(*byte))
+                    places.iter_mut().zip(*data).for_each(|(place, byte)| *place = Some(*byte));
                 }
                 Part::Hole(len) => places.iter_mut().take(*len).for_each(|place| *place = Some(0)),
             }
@@ -385,7 +385,7 @@ fn requests(heard: &[u8], extended: bool) -> impl Iterator<Item = Request> {
             break;
         }
     }
-    let mut next = move || {
+    let next = move || {
         let verb = reader.number(8)? & 0xffff;
         let (cookie, offset) = (reader.number(8)?, reader.number(8)?);
         let length = reader.number(if extended { 8 } else { 4 })?;
@@ -394,7 +394,7 @@ fn requests(heard: &[u8], extended: bool) -> impl Iterator<Item = Request> {
         }
         (verb != 2).then_some(Request { verb, cookie, offset, length })
     };
-    std::iter::from_fn(move || next())
+    std::iter::from_fn(next)
 }
 
 fn answer(style: Style, request: &Request) -> Vec<u8> {
