@@ -1,5 +1,6 @@
 //! Whole disks on every kind of NBD server, plain and with TLS, synchronous and asynchronous, over connections that
 //! break: all through the C interface.
+#![allow(clippy::unwrap_used)]
 #![allow(unsafe_code)] // asynchronous requests keep buffers beyond the call
 
 mod common;
@@ -83,7 +84,7 @@ fn pieces(seed: u64) -> Vec<(u64, u64)> {
     let mut rng = Rng::new(seed);
     let (mut all, mut at) = (Vec::new(), 0);
     while at < SECTORS {
-        let longest = if rng.below(4) == 0 { 3000 } else { 64 };
+        let longest = if rng.below(4) == 0 { 1000 } else { 64 };
         let count = rng.between(1, longest).min(SECTORS - at);
         all.push((at, count));
         at += count;
@@ -94,12 +95,17 @@ fn pieces(seed: u64) -> Vec<(u64, u64)> {
     all
 }
 
-/// Writes these pieces with many in flight.
+/// The piece of a whole disk.
+fn part(whole: &[u8], (at, count): (u64, u64)) -> &[u8] {
+    &whole[(at * 512) as usize..((at + count) * 512) as usize]
+}
+
+/// Writes these pieces of a whole disk with many in flight.
 #[track_caller]
-fn write_async(disk: &Disk<'_>, pieces: &[(u64, u64)], version: u64) {
-    let data: Vec<Vec<u8>> = pieces.iter().map(|(at, count)| stamps(*at, *count, version)).collect();
+fn write_async(disk: &Disk<'_>, pieces: &[(u64, u64)], whole: &[u8]) {
     let completions = Completions::default();
-    for (id, ((at, count), bytes)) in pieces.iter().zip(&data).enumerate() {
+    for (id, (at, count)) in pieces.iter().enumerate() {
+        let bytes = part(whole, (*at, *count));
         completions.wait_for((id + 1).saturating_sub(24));
         // SAFETY: buffers and collector live until all have completed.
         let result = unsafe { disk.write_async(*at, bytes.as_ptr(), *count, id as u64, &completions) };
@@ -110,15 +116,24 @@ fn write_async(disk: &Disk<'_>, pieces: &[(u64, u64)], version: u64) {
     assert_eq!(failed, None, "{}", vix::log_text());
 }
 
+/// Reads these pieces with many in flight, and compares.
 #[track_caller]
-fn verify(disk: &Disk<'_>, version: u64, seed: u64) {
-    for (at, count) in pieces(seed) {
-        assert!(disk.must_read(at, count) == stamps(at, count, version), "{count} sectors at {at}");
+fn compare_async(disk: &Disk<'_>, pieces: &[(u64, u64)], depth: usize, whole: &[u8]) {
+    let read = disk.read_many(pieces, depth, 1).unwrap_or_else(|e| panic!("{e}\n{}", vix::log_text()));
+    let mut rest = read.as_slice();
+    for piece in pieces {
+        let (got, behind) = rest.split_at((piece.1 * 512) as usize);
+        assert!(got == part(whole, *piece), "asynchronous: {} sectors at {}", piece.1, piece.0);
+        rest = behind;
     }
-    let pieces = pieces(seed + 1);
-    let read = disk.read_many(&pieces, 16, 1).unwrap_or_else(|e| panic!("{e}\n{}", vix::log_text()));
-    let expected: Vec<u8> = pieces.iter().flat_map(|(at, count)| stamps(*at, *count, version)).collect();
-    assert!(read == expected, "asynchronous reads");
+}
+
+#[track_caller]
+fn verify(disk: &Disk<'_>, whole: &[u8], seed: u64) {
+    for piece in pieces(seed) {
+        assert!(disk.must_read(piece.0, piece.1) == part(whole, piece), "{} sectors at {}", piece.1, piece.0);
+    }
+    compare_async(disk, &pieces(seed + 1), 16, whole);
 }
 
 /// Everything is written and read twice: once by synchronous calls, once by asynchronous ones.
@@ -132,19 +147,19 @@ fn fill_and_verify(kind: Kind, pki: Option<&Pki>) {
     for (version, synchronous) in [(1, true), (2, false)] {
         let disk = open(&name, flags::READ_WRITE);
         assert_eq!((disk.transport().as_str(), disk.info().capacity), (mode, SECTORS), "{kind:?}");
-        let pieces = pieces(version);
+        let (pieces, whole) = (pieces(version), stamps(0, SECTORS, version));
         if synchronous {
-            pieces.iter().for_each(|(at, count)| disk.must_write(*at, &stamps(*at, *count, version)));
+            pieces.iter().for_each(|piece| disk.must_write(piece.0, part(&whole, *piece)));
         } else {
-            write_async(&disk, &pieces, version);
+            write_async(&disk, &pieces, &whole);
         }
-        verify(&disk, version, 10);
+        verify(&disk, &whole, 10);
         assert_eq!(disk.flush(), code::OK);
         let written = std::fs::read(&image).expect("the image");
-        assert!(written == stamps(0, SECTORS, version), "{kind:?}, {mode}: the server's file");
+        assert!(written == whole, "{kind:?}, {mode}: the server's file");
         assert_eq!(disk.close(), code::OK);
         let disk = open(&name, flags::READ_ONLY);
-        verify(&disk, version, 20);
+        verify(&disk, &whole, 20);
         assert_eq!(disk.close(), code::OK);
     }
 }
@@ -193,7 +208,8 @@ fn a_disk_may_be_a_chain_of_images_of_a_virtual_machine() {
         let folder = scratch::folder();
         let (base, child) = (folder.path().join("base.qcow2"), folder.path().join("child.qcow2"));
         let raw = image(folder.path());
-        std::fs::write(&raw, stamps(0, SECTORS, 1)).expect("an image");
+        let whole = stamps(0, SECTORS, 1);
+        std::fs::write(&raw, &whole).expect("an image");
         tools::check(tools::qemu_img(["convert", "-f", "raw", "-O", "qcow2"]).arg(&raw).arg(&base));
         let backing = base.display().to_string();
         tools::check(
@@ -201,7 +217,7 @@ fn a_disk_may_be_a_chain_of_images_of_a_virtual_machine() {
         );
         let server = servers::qemu_nbd(Door::UNIX, "e", &["-f", "qcow2"], &child);
         let disk = open(&named(&server, None), flags::READ_WRITE);
-        verify(&disk, 1, 1);
+        verify(&disk, &whole, 1);
         disk.must_write(5000, &stamps(5000, 500, 2));
         assert_eq!(disk.flush(), code::OK);
         assert!(
@@ -269,7 +285,7 @@ fn thumbprints_are_compared_and_a_wrong_one_is_logged_with_the_right_one() {
             "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={sha1} expected={wrong}"
         );
         let lines = vix::log_lines();
-        assert!(lines.iter().any(|(_, line)| line.ends_with(&words)), "{words}\n{}", vix::log_text());
+        assert!(lines.iter().any(|(_, line)| line.contains(&words)), "{words}\n{}", vix::log_text());
     });
 }
 
@@ -280,7 +296,7 @@ fn breaking(upstream: &servers::Server, cuts: usize, seed: u64) -> Proxy {
         let mut rng = rng.lock().expect("the generator");
         // The first connection has to come about; the others may break while they are negotiated.
         let least = if n == 0 { 400_000 } else { 1 };
-        let cut = Lane::cut_after(rng.between(least, 600_000));
+        let cut = Lane::cut_after(rng.between(least, 450_000));
         match rng.below(3) {
             _ if n >= cuts => Fate::default(),
             0 => Fate { up: cut, ..Fate::default() },
@@ -299,33 +315,30 @@ fn survive(cuts: usize, kind: Kind, pki: Option<&Pki>) {
     let certificates = pki.map(|pki| format!("?tls-certificates={}", pki.client().display()));
     let name = Server::named(proxy.uri(pki.is_some(), "") + &certificates.unwrap_or_default());
     let disk = open(&name, flags::READ_WRITE);
-    let mut waiting = pieces(1);
+    let (mut waiting, whole) = (pieces(1), stamps(0, SECTORS, 1));
     let mut written: Vec<(u64, u64)> = Vec::new();
     let mut rng = Rng::new(2);
     let start = Instant::now();
     while proxy.seen() <= cuts || !waiting.is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(100), "{} cuts after 100 s", proxy.seen());
+        assert!(start.elapsed() < Duration::from_secs(100), "{} connections after 100 s", proxy.seen());
         let batch = waiting.split_off(waiting.len().saturating_sub(1 + rng.below(6) as usize));
         if rng.below(2) == 0 {
-            write_async(&disk, &batch, 1);
+            write_async(&disk, &batch, &whole);
         } else {
-            batch.iter().for_each(|(at, count)| disk.must_write(*at, &stamps(*at, *count, 1)));
+            batch.iter().for_each(|piece| disk.must_write(piece.0, part(&whole, *piece)));
         }
         written.extend(batch);
         let again: Vec<_> = (0..12).map(|_| written[rng.below(written.len() as u64) as usize]).collect();
-        let read = disk.read_many(&again, 8, 0).unwrap_or_else(|e| panic!("{e}\n{}", vix::log_text()));
-        let expected: Vec<u8> = again.iter().flat_map(|(at, count)| stamps(*at, *count, 1)).collect();
-        assert!(read == expected, "asynchronous reads after {} connections", proxy.seen());
-        let (at, count) = again[0];
-        assert!(disk.must_read(at, count) == stamps(at, count, 1), "a synchronous read");
+        compare_async(&disk, &again, 8, &whole);
+        assert!(disk.must_read(again[0].0, again[0].1) == part(&whole, again[0]), "a synchronous read");
     }
     // A loss after writes is told once.
     if disk.flush() != code::OK {
         assert_eq!(disk.flush(), code::OK, "{}", vix::log_text());
     }
-    verify(&disk, 1, 30);
+    verify(&disk, &whole, 30);
     assert_eq!(disk.close(), code::OK);
-    assert!(std::fs::read(&image).expect("the image") == stamps(0, SECTORS, 1), "the server's file");
+    assert!(std::fs::read(&image).expect("the image") == whole, "the server's file");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! server sent for one of its requests, put together by a second reader of the protocol in this file.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -276,37 +277,52 @@ fn what_was_sent(words: &[u8], style: Style) -> Vec<Sent<'_>> {
         return heads.filter_map(|(at, _)| words.get(at + 16..).map(Sent::Plain)).collect();
     }
     let mut chunks: BTreeMap<u64, Vec<(u64, Part<'_>)>> = BTreeMap::new();
+    let mut over = BTreeSet::new();
     let mut reader = Reader(words);
     while let Some(sent) = next_chunk(&mut reader) {
-        if let Some((cookie, offset, part)) = sent {
-            chunks.entry(cookie).or_default().push((offset, part));
+        // What comes for a request after its last chunk is for none.
+        if let Some(placed) = sent.placed.filter(|_| !over.contains(&sent.cookie)) {
+            chunks.entry(sent.cookie).or_default().push(placed);
+        }
+        if sent.done {
+            over.insert(sent.cookie);
         }
     }
     chunks.into_values().map(Sent::Chunks).collect()
 }
 
-type Placed<'a> = (u64, u64, Part<'a>);
+/// A reply or a part of one.
+struct Chunk<'a> {
+    cookie: u64,
+    done: bool,
+    /// Where something belongs, and what.
+    placed: Option<(u64, Part<'a>)>,
+}
 
-/// Cookie, offset and content of the next chunk, if it has them. `None`: nothing that could be a reply follows.
-fn next_chunk<'a>(reader: &mut Reader<'a>) -> Option<Option<Placed<'a>>> {
+/// The next one. `None`: nothing that could be a reply follows.
+fn next_chunk<'a>(reader: &mut Reader<'a>) -> Option<Chunk<'a>> {
     let extended = match reader.number(4)? {
-        0x6744_6698 => return reader.bytes(12).map(|_| None),
+        0x6744_6698 => {
+            reader.bytes(4)?;
+            return Some(Chunk { cookie: reader.number(8)?, done: true, placed: None });
+        }
         0x668e_33ef => false,
         0x6e8a_278c => true,
         _ => return None,
     };
-    let kind = reader.number(4)? & 0xffff;
+    let (flags, kind) = (reader.number(2)?, reader.number(2)?);
     let cookie = reader.number(8)?;
     if extended {
         reader.number(8)?;
     }
     let length = usize::try_from(reader.number(if extended { 8 } else { 4 })?).ok()?;
     let mut payload = Reader(reader.bytes(length)?);
-    Some(match (kind, payload.number(8)) {
-        (1, Some(offset)) => Some((cookie, offset, Part::Data(payload.0))),
-        (2, Some(offset)) => payload.number(4).map(|len| (cookie, offset, Part::Hole(len as usize))),
+    let placed = match (kind, payload.number(8)) {
+        (1, Some(offset)) => Some((offset, Part::Data(payload.0))),
+        (2, Some(offset)) => payload.number(4).map(|len| (offset, Part::Hole(len as usize))),
         _ => None,
-    })
+    };
+    Some(Chunk { cookie, done: flags & 1 != 0, placed })
 }
 
 /// Inputs that an honest server would be: what the client asks is found out by asking it, one answer after the other.

@@ -191,12 +191,12 @@ fn carry(from: &End, to: &End, lane: Lane, shared: &Arc<Shared>) -> [JoinHandle<
     let (give, take) = mpsc::channel::<Parcel>();
     let mut source = from.again();
     let reader = std::thread::spawn(move || {
+        let mut room = vec![0; 256 << 10];
         loop {
-            let mut bytes = vec![0; 256 << 10];
-            match source.read(&mut bytes) {
-                Ok(count @ 1..) => bytes.truncate(count),
+            let bytes = match source.read(&mut room) {
+                Ok(count @ 1..) => room[..count].to_vec(),
                 _ => return,
-            }
+            };
             if give.send((Instant::now() + lane.latency, bytes)).is_err() {
                 return;
             }
