@@ -256,6 +256,15 @@ fn nothing_else_is_cleaned_up() {
     fs::write(folder.path().join("elsewhere/owner"), b"t.vmdk").unwrap();
     std::os::unix::fs::symlink("../elsewhere", to.join(".vmdk-copy-00000006")).unwrap();
 
+    // One whose process had not written the name yet, which is removed; and one that lost it but holds files.
+    for (name, files) in [(".vmdk-copy-00000007", false), (".vmdk-copy-00000008", true)] {
+        fs::create_dir_all(to.join(name).join("new")).unwrap();
+        fs::write(to.join(name).join("owner"), b"").unwrap();
+        if files {
+            fs::hard_link(to.join("f-flat.vmdk"), to.join(name).join("new/f-flat.vmdk")).unwrap();
+        }
+    }
+
     let spec =
         CopySpec { disk_type: DiskType::MonolithicFlat, adapter: Adapter::LsiLogic, hardware_version: 10 };
     let mut seen = Vec::new();
@@ -278,6 +287,7 @@ fn nothing_else_is_cleaned_up() {
         ".vmdk-copy-00000004",
         ".vmdk-copy-00000005",
         ".vmdk-copy-00000006",
+        ".vmdk-copy-00000008",
         "damaged-flat.vmdk",
         "damaged.vmdk",
         "f-flat.vmdk",

@@ -142,6 +142,11 @@ fn remove_leftover(path: &Path, folder: &Path, target: &Target<'_>, library: &Li
         };
     }
     let lock = DiskLock::acquire(&owner, Duration::ZERO, library.log())?;
+    if is_newborn(path, library)? {
+        remove_hidden(library, path)?;
+        lock.release();
+        return Ok(());
+    }
     let disk = folder.join(target_name(&owner)?);
     let other = if disk == *target.path || fs::symlink_metadata(&disk).is_err() {
         None
@@ -155,6 +160,17 @@ fn remove_leftover(path: &Path, folder: &Path, target: &Target<'_>, library: &Li
         other.release();
     }
     Ok(())
+}
+
+/// True for a folder whose process died before it had written the name of its target: no file was made yet.
+fn is_newborn(path: &Path, library: &Library) -> Result<bool> {
+    let owner = path.join(OWNER);
+    let meta = fs::symlink_metadata(&owner).context(|| owner.display().to_string())?;
+    let is_empty = |part: &str| match library.files().list(&path.join(part)) {
+        Ok(names) => names.is_empty(),
+        Err(e) => e.kind() == ErrorKind::NotFound,
+    };
+    Ok(meta.is_file() && meta.len() == 0 && [NEW, OLD].into_iter().all(is_empty))
 }
 
 /// What the file says that tells whose folder it is in.
