@@ -21,6 +21,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::tls::TlsSettings;
+use crate::net::tls::key;
 use crate::net::tls::thumbprint::Thumbprint;
 use crate::net::tls::verify::Right;
 use crate::net::tls::verify::Verifier;
@@ -142,7 +143,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(text.expose()).map_err(|e| unusable(path, "an unencrypted private key", &e))
+    PrivateKeyDer::from_pem_slice(text.expose())
+        .map(key::in_full)
+        .map_err(|e| unusable(path, "an unencrypted private key", &e))
 }
 
 fn unusable(path: &Path, what: &str, e: &rustls_pki_types::pem::Error) -> Error {

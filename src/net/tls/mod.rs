@@ -12,8 +12,10 @@
 //! Nothing here falls back to less: a handshake that fails is an error, and there is no way from it to plain text.
 
 mod config;
+mod der;
 mod handshake;
 mod inbox;
+mod key;
 mod odd;
 mod record;
 mod stream;
