@@ -24,6 +24,7 @@ use crate::net::tls::TlsSettings;
 use crate::net::tls::key;
 use crate::net::tls::thumbprint::Thumbprint;
 use crate::net::tls::verify::Right;
+use crate::net::tls::verify::Trust;
 use crate::net::tls::verify::Verifier;
 use crate::secret::Secret;
 
@@ -86,20 +87,22 @@ fn provider(approved_only: bool) -> CryptoProvider {
     }
 }
 
-fn vouched(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+fn vouched(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Trust> {
     let (certificates, from) = match &settings.ca_file {
         Some(path) => (certificates(path)?, path.display().to_string()),
         None => (system_anchors()?, "the system's trust anchors".to_owned()),
     };
+    let named = if settings.ca_file.is_some() { certificates.clone() } else { Vec::new() };
     let mut roots = RootCertStore::empty();
     let (used, odd) = roots.add_parsable_certificates(certificates);
     if used == 0 {
         let what = format!("{from}: none of {odd} certificates can vouch for a server");
         return Err(Error::new(ErrorKind::CertificateRefused, what));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("{from}: {e}")))
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("{from}: {e}")))?;
+    Ok(Trust { webpki, named })
 }
 
 fn system_anchors() -> Result<Vec<CertificateDer<'static>>> {

@@ -18,6 +18,7 @@ mod inbox;
 mod key;
 mod odd;
 mod record;
+mod refusal;
 mod stream;
 mod target;
 mod thumbprint;
@@ -47,7 +48,7 @@ use crate::net::tls::stream::TlsStream;
 /// What is known about servers, and what they may know about us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificates in PEM that vouch for servers, instead of the system's.
+    /// Certificates in PEM that vouch for servers, instead of the system's. A server may also have one of them itself.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its chain in PEM, for servers that ask.
     pub certificate_file: Option<PathBuf>,
@@ -158,3 +159,5 @@ impl Tls {
 mod hostile;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trusted;
