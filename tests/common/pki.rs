@@ -12,6 +12,12 @@ use super::tools;
 /// The program that makes them.
 pub const PROGRAM: &str = "certtool";
 
+/// One in two is found at once; a hundred without are none at all.
+const MOST_KEYS: usize = 100;
+
+/// The DER of a key in 33 bytes begins like this in PEM, one in 32 bytes with `MHcCAQEEI`.
+const WITH_ZERO: &str = "MHgCAQEEI";
+
 /// An authority and what it vouches for. Each folder has its files under the names that NBD programs look for.
 #[derive(Debug)]
 pub struct Pki {
@@ -100,11 +106,23 @@ impl Pki {
         tools::check(command.arg("--outfile").arg(folder.join(format!("{role}-cert.pem"))));
     }
 
+    /// Elliptic keys but for servers: qemu-nbd wants a certificate for key encipherment, which is RSA's. The client's key
+    /// has a zero in front, as certtool gives to every second one.
     fn key(&self, path: &Path) {
-        let mut command = Command::new(PROGRAM);
-        // Every second elliptic key of certtool has a zero in front that not every program takes.
-        command.args(["--generate-privkey", "--key-type=rsa", "--bits=2048", "--outfile"]);
-        tools::check(command.arg(path));
+        let kind: &[&str] = match path.ends_with("server-key.pem") {
+            true => &["--key-type=rsa", "--bits=2048"],
+            false => &["--key-type=ecdsa", "--curve=secp256r1"],
+        };
+        let with_zero = path.ends_with("client-key.pem");
+        for _ in 0..MOST_KEYS {
+            let mut command = Command::new(PROGRAM);
+            tools::check(command.arg("--generate-privkey").args(kind).arg("--outfile").arg(path));
+            let text = std::fs::read_to_string(path).expect("a key in PEM");
+            if !with_zero || text.contains(WITH_ZERO) {
+                return;
+            }
+        }
+        panic!("none of {MOST_KEYS} keys has a zero in front: does certtool write them otherwise?");
     }
 
     fn certtool(&self, what: &str, template: &str) -> Command {

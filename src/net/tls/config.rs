@@ -21,8 +21,10 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::tls::TlsSettings;
+use crate::net::tls::key;
 use crate::net::tls::thumbprint::Thumbprint;
 use crate::net::tls::verify::Right;
+use crate::net::tls::verify::Trust;
 use crate::net::tls::verify::Verifier;
 use crate::secret::Secret;
 
@@ -85,20 +87,22 @@ fn provider(approved_only: bool) -> CryptoProvider {
     }
 }
 
-fn vouched(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+fn vouched(settings: &TlsSettings, provider: &Arc<CryptoProvider>) -> Result<Trust> {
     let (certificates, from) = match &settings.ca_file {
         Some(path) => (certificates(path)?, path.display().to_string()),
         None => (system_anchors()?, "the system's trust anchors".to_owned()),
     };
+    let named = if settings.ca_file.is_some() { certificates.clone() } else { Vec::new() };
     let mut roots = RootCertStore::empty();
     let (used, odd) = roots.add_parsable_certificates(certificates);
     if used == 0 {
         let what = format!("{from}: none of {odd} certificates can vouch for a server");
         return Err(Error::new(ErrorKind::CertificateRefused, what));
     }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+    let webpki = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
-        .map_err(|e| Error::new(ErrorKind::Internal, format!("{from}: {e}")))
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("{from}: {e}")))?;
+    Ok(Trust { webpki, named })
 }
 
 fn system_anchors() -> Result<Vec<CertificateDer<'static>>> {
@@ -142,7 +146,9 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
     let text = read(path)?;
-    PrivateKeyDer::from_pem_slice(text.expose()).map_err(|e| unusable(path, "an unencrypted private key", &e))
+    PrivateKeyDer::from_pem_slice(text.expose())
+        .map(key::in_full)
+        .map_err(|e| unusable(path, "an unencrypted private key", &e))
 }
 
 fn unusable(path: &Path, what: &str, e: &rustls_pki_types::pem::Error) -> Error {

@@ -18,6 +18,7 @@ use crate::net::stream::Patience;
 use crate::net::stream::Stream;
 use crate::net::tls::inbox::Inbox;
 use crate::net::tls::record;
+use crate::net::tls::refusal;
 
 /// More than this is not sent in a handshake; a long chain of our own certificates is the most of it.
 const MOST_TO_SEND: usize = 1 << 20;
@@ -170,7 +171,8 @@ pub fn failure(e: &rustls::Error) -> Error {
             "the server did not prove that it has the key of its certificate",
         ),
         rustls::Error::InvalidCertificate(why) => {
-            Error::new(ErrorKind::CertificateRefused, format!("the server's certificate is refused: {why}"))
+            let what = format!("the server's certificate is refused: {}", refusal::words(why));
+            Error::new(ErrorKind::CertificateRefused, what)
         }
         rustls::Error::NoCertificatesPresented => {
             Error::new(ErrorKind::CertificateRefused, "the server has no certificate")

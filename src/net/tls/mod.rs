@@ -12,10 +12,13 @@
 //! Nothing here falls back to less: a handshake that fails is an error, and there is no way from it to plain text.
 
 mod config;
+mod der;
 mod handshake;
 mod inbox;
+mod key;
 mod odd;
 mod record;
+mod refusal;
 mod stream;
 mod target;
 mod thumbprint;
@@ -45,7 +48,7 @@ use crate::net::tls::stream::TlsStream;
 /// What is known about servers, and what they may know about us.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsSettings {
-    /// Certificates in PEM that vouch for servers, instead of the system's.
+    /// Certificates in PEM that vouch for servers, instead of the system's. A server may also have one of them itself.
     pub ca_file: Option<PathBuf>,
     /// Our certificate and its chain in PEM, for servers that ask.
     pub certificate_file: Option<PathBuf>,
@@ -156,3 +159,5 @@ impl Tls {
 mod hostile;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trusted;

@@ -9,6 +9,12 @@ use ring::signature::UnparsedPublicKey;
 use ring::signature::VerificationAlgorithm;
 use rustls::SignatureScheme;
 
+use crate::net::tls::der::BIT_STRING;
+use crate::net::tls::der::INTEGER;
+use crate::net::tls::der::SEQUENCE;
+use crate::net::tls::der::TAGGED_0;
+use crate::net::tls::der::element;
+
 /// True when `signature` over `message` was made with the certificate's key. `tls13` leaves out what TLS 1.3 forbids.
 pub fn is_signed(
     certificate: &[u8],
@@ -73,7 +79,7 @@ struct Key<'a> {
 fn public_key(certificate: &[u8]) -> Option<Key<'_>> {
     let (outer, _) = element(certificate, SEQUENCE)?;
     let (body, _) = element(outer, SEQUENCE)?;
-    let rest = element(body, VERSION).map_or(body, |(_, rest)| rest); // absent in version 1
+    let rest = element(body, TAGGED_0).map_or(body, |(_, rest)| rest); // the version, absent in 1
     let (_, rest) = element(rest, INTEGER)?; // serial number
     let (_, rest) = element(rest, SEQUENCE)?; // how it was signed
     let (_, rest) = element(rest, SEQUENCE)?; // issuer
@@ -84,26 +90,6 @@ fn public_key(certificate: &[u8]) -> Option<Key<'_>> {
     let (bits, _) = element(rest, BIT_STRING)?;
     let (0, bits) = bits.split_first()? else { return None }; // bits left over in the last byte
     Some(Key { kind, bits })
-}
-
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xa0;
-
-/// The contents of the element with this tag at the front, and what follows it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x83 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, b| length << 8 | usize::from(*b)), rest)
-        }
-        _ => return None,
-    };
-    (found == tag).then(|| rest.split_at_checked(length))?
 }
 
 #[cfg(test)]

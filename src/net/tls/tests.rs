@@ -35,7 +35,7 @@ use crate::net::stream::Ready;
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(50);
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + LONG
 }
 
@@ -52,12 +52,12 @@ pub(super) struct Authority {
 
 /// A certificate and its key.
 pub(super) struct Pair {
-    certificate: CertificateDer<'static>,
-    key: KeyPair,
+    pub(super) certificate: CertificateDer<'static>,
+    pub(super) key: KeyPair,
 }
 
 impl Pair {
-    fn key(&self) -> PrivateKeyDer<'static> {
+    pub(super) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.serialize_der()).unwrap()
     }
 
@@ -79,7 +79,7 @@ impl Authority {
         Self { issuer, folder }
     }
 
-    fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
+    pub(super) fn issue(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Pair {
         let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let mut params = CertificateParams::new(names).unwrap();
         change(&mut params);
@@ -127,7 +127,7 @@ pub(super) fn plain<T: Send + 'static>(
     (Box::new(Socket::connect(&address, soon()).unwrap()), served)
 }
 
-fn with_tls<T: Send + 'static>(
+pub(super) fn with_tls<T: Send + 'static>(
     config: ServerConfig,
     serve: impl FnOnce(&mut Served) -> io::Result<T> + Send + 'static,
 ) -> (Box<dyn Stream>, JoinHandle<io::Result<T>>) {
@@ -138,7 +138,7 @@ fn with_tls<T: Send + 'static>(
 }
 
 /// Gives back what comes, to the end.
-fn echo(served: &mut Served) -> io::Result<()> {
+pub(super) fn echo(served: &mut Served) -> io::Result<()> {
     let mut buf = vec![0; 40_000];
     loop {
         match served.read(&mut buf)? {
@@ -302,7 +302,7 @@ fn keys_change_while_data_flow() {
 }
 
 /// What the client says to a server with this certificate.
-fn verdict(settings: &TlsSettings, pair: &Pair, host: &str) -> std::result::Result<(), ErrorKind> {
+pub(super) fn verdict(settings: &TlsSettings, pair: &Pair, host: &str) -> std::result::Result<(), ErrorKind> {
     let mut verdicts = Vec::new();
     for version in BOTH {
         let (socket, served) = with_tls(config(pair, version), echo);
@@ -318,7 +318,7 @@ fn verdict(settings: &TlsSettings, pair: &Pair, host: &str) -> std::result::Resu
     verdicts[0]
 }
 
-const REFUSED: std::result::Result<(), ErrorKind> = Err(ErrorKind::CertificateRefused);
+pub(super) const REFUSED: std::result::Result<(), ErrorKind> = Err(ErrorKind::CertificateRefused);
 
 #[test]
 fn only_the_right_server_is_taken() {

@@ -4,21 +4,24 @@ use std::sync::Arc;
 
 use rustls::CertificateError;
 use rustls::DigitallySignedStruct;
-use rustls::OtherError;
 use rustls::SignatureScheme;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::danger::ServerCertVerified;
 use rustls::client::danger::ServerCertVerifier;
+use rustls::client::verify_server_name;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::crypto::verify_tls12_signature;
 use rustls::crypto::verify_tls13_signature;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::UnixTime;
+use rustls::server::ParsedCertificate;
 
 use crate::logging::Log;
 use crate::net::tls::odd;
+use crate::net::tls::refusal;
+use crate::net::tls::refusal::Refusal;
 use crate::net::tls::thumbprint;
 use crate::net::tls::thumbprint::Thumbprint;
 
@@ -27,8 +30,8 @@ use crate::net::tls::thumbprint::Thumbprint;
 pub enum Right {
     /// The one with this thumbprint.
     Pinned(Thumbprint),
-    /// One that a trust anchor vouches for, for the server's name, on this day.
-    Vouched(Arc<WebPkiServerVerifier>),
+    /// One that is trusted, for the server's name, on this day.
+    Vouched(Trust),
     /// Any.
     Any,
 }
@@ -44,17 +47,60 @@ pub struct Verifier {
     pub log: Log,
 }
 
-/// The wrong certificate.
+/// Whom the settings trust.
 #[derive(Debug)]
-struct Mismatch(String);
-
-impl std::fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
+pub struct Trust {
+    /// Those who vouch for servers.
+    pub webpki: Arc<WebPkiServerVerifier>,
+    /// Certificates that a server may have itself: all that the user named, none of the system's.
+    pub named: Vec<CertificateDer<'static>>,
 }
 
-impl std::error::Error for Mismatch {}
+impl Trust {
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        if self.named.iter().any(|named| named == certificate) {
+            return self.check_named(certificate, name, now);
+        }
+        match self.webpki.verify_server_cert(certificate, chain, name, &[], now) {
+            // Of the certificate's own signature, not of the one that proves the server's key.
+            Err(rustls::Error::InvalidCertificate(CertificateError::BadSignature)) => Err(
+                CertificateError::from(Refusal("the authority that it names has not signed it".to_owned()))
+                    .into(),
+            ),
+            verdict => verdict.map(|_| ()),
+        }
+    }
+
+    /// A certificate that the user named needs nobody to vouch for it, and may be an authority's: that is what self-signed
+    /// certificates look like. Name, dates and purpose count all the same, so webpki has to be able to read it; for a
+    /// certificate that it cannot read, there are thumbprints.
+    fn check_named(
+        &self,
+        certificate: &CertificateDer<'_>,
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        // Without the server's other certificates, so that none of them has a say. webpki looks at the dates first and at
+        // issuer and signature last; what is forgiven here stands behind all that is not, but for the name.
+        match self.webpki.verify_server_cert(certificate, &[], name, &[], now) {
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+            )) => {}
+            Err(rustls::Error::InvalidCertificate(why)) if refusal::is_authority(&why) => {}
+            verdict => return verdict.map(|_| ()),
+        }
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, name)
+    }
+}
 
 impl Verifier {
     fn check_pin(&self, expected: &Thumbprint, certificate: &[u8]) -> Result<(), rustls::Error> {
@@ -68,7 +114,7 @@ impl Verifier {
                 )
             });
             let what = format!("its thumbprint is {actual}, expected was {expected}");
-            CertificateError::Other(OtherError(Arc::new(Mismatch(what)))).into()
+            CertificateError::from(Refusal(what)).into()
         })
     }
 
@@ -99,7 +145,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.right {
@@ -107,13 +153,15 @@ impl ServerCertVerifier for Verifier {
             Right::Pinned(expected) => {
                 self.check_pin(expected, certificate).map(|()| ServerCertVerified::assertion())
             }
-            Right::Vouched(webpki) => {
-                webpki.verify_server_cert(certificate, chain, name, ocsp, now).inspect_err(|_| {
+            Right::Vouched(trust) => match trust.check(certificate, chain, name, now) {
+                Ok(()) => Ok(ServerCertVerified::assertion()),
+                Err(e) => {
                     self.log.debug(|| {
                         format!("the refused certificate's thumbprint is {}", thumbprint::of(certificate))
                     });
-                })
-            }
+                    Err(e)
+                }
+            },
         }
     }
 
