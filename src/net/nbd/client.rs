@@ -47,7 +47,8 @@ use crate::units::align_up;
 pub struct Options {
     /// Time to connect, negotiation included.
     pub connect: Duration,
-    /// Silence longer than this, while something is due, is a loss of the connection.
+    /// Silence longer than this, while something is due, is a loss of the connection. So is a reply that takes longer from
+    /// its first byte to its last.
     pub request: Duration,
     /// Time to make up for a loss; zero: a loss is an error at once.
     pub reconnect: Duration,

@@ -68,18 +68,27 @@ impl Connection {
             let head = reply::head_of_read(inbox.replies);
             let filled = MutexGuard::unlocked(st, || receive_foreseen(inbox, head, cookie, &piece, ahead))?;
             if filled {
+                inbox.reply_ended();
                 return self.data_came(st, cookie, 0..piece.len);
             }
         }
         let head = MutexGuard::unlocked(st, || next_head(inbox))?;
         match head {
-            Head::Simple { cookie, errno } => self.simple(st, inbox, lent, cookie, errno),
+            Head::Simple { cookie, errno } => self.simple(st, inbox, lent, cookie, errno)?,
+            Head::Chunk { done: false, kind: ChunkKind::None, .. } => {
+                return Err(protocol("a chunk that brings nothing and ends nothing"));
+            }
             Head::Chunk { cookie, done, kind, length } => {
                 let chunk = self.chunk(st, inbox, lent, cookie, kind, length);
                 chunk.context(|| format!("{kind:?} chunk of {length} bytes"))?;
-                if done { self.done(st, cookie) } else { Ok(()) }
+                if !done {
+                    return Ok(());
+                }
+                self.done(st, cookie)?;
             }
         }
+        inbox.reply_ended();
+        Ok(())
     }
 
     fn simple(
