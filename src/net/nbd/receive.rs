@@ -193,9 +193,7 @@ impl Connection {
     /// The foreseen data of a read is where it belongs.
     fn data_came(&self, st: &mut MutexGuard<'_, State>, cookie: u64, part: Range<u64>) -> Result<()> {
         let slot = st.asked(cookie)?;
-        if !slot.covered.add(part) {
-            return Err(protocol("bytes of a read came twice"));
-        }
+        slot.covered.add(part).map_err(|why| protocol(format!("bytes of a read {why}")))?;
         self.done(st, cookie)
     }
 
@@ -248,9 +246,8 @@ impl State {
         if slot.piece.verb != Verb::Read {
             return Err(unasked(&slot.piece));
         }
-        if !slot.covered.add(part.clone()) {
-            return Err(protocol(format!("bytes {part:?} of the {} came twice", about(&slot.piece))));
-        }
+        let added = slot.covered.add(part.clone());
+        added.map_err(|why| protocol(format!("bytes {part:?} of the {} {why}", about(&slot.piece))))?;
         let piece =
             Piece { offset: slot.piece.offset + part.start, len: part.end - part.start, ..slot.piece };
         let part = within(&piece, call.plan.start)?;
