@@ -140,6 +140,37 @@ fn errors_of_the_storage_come_back_and_the_rest_goes_on() {
     client.write(&[1; 512], 0).unwrap();
 }
 
+/// nbdkit's eval plugin notes the flags of every change.
+#[test]
+fn a_server_with_fua_and_without_flush_gets_stable_writes() {
+    requires!("nbdkit");
+    let folder = scratch::folder();
+    let noted = folder.path().join("flags");
+    let note = |verb: &str, before: &str| format!("{verb}={before}echo $1 $5 >>'{}'", noted.display());
+    let plugin = [
+        "eval".to_owned(),
+        "get_size=echo 1048576".to_owned(),
+        "pread=head -c $3 /dev/zero".to_owned(),
+        note("pwrite", "cat >/dev/null; "),
+        note("zero", ""),
+        note("trim", ""),
+        "can_fua=echo native".to_owned(),
+        "can_flush=exit 3".to_owned(),
+    ];
+    let server = servers::nbdkit(Door::TCP, &[], &plugin.each_ref().map(String::as_str));
+    let client = connect(server.address(), &Options { connections: 1, ..options() });
+    client.write(&[1; 4096], 0).unwrap();
+    started(&client, Transfer::Write(&[2; 4096]), 4096).recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(client.zero(8192..12288).unwrap());
+    client.trim(12288..16384).unwrap();
+    client.flush().unwrap();
+    let noted = std::fs::read_to_string(&noted).unwrap();
+    let verbs: Vec<_> = noted.lines().filter_map(|line| line.split_once(' ')).collect();
+    let (verbs, flags): (Vec<_>, Vec<_>) = verbs.into_iter().unzip();
+    assert_eq!(verbs, ["pwrite", "pwrite", "zero", "trim"]);
+    assert!(flags.iter().all(|flags| flags.split(',').any(|flag| flag == "fua")), "{noted}");
+}
+
 #[test]
 fn cuts_of_a_real_connection_are_made_up_for() {
     requires!("nbdkit");

@@ -47,7 +47,8 @@ use crate::units::align_up;
 pub struct Options {
     /// Time to connect, negotiation included.
     pub connect: Duration,
-    /// Silence longer than this, while something is due, is a loss of the connection.
+    /// Silence longer than this, while something is due, is a loss of the connection. So is a reply that takes longer from
+    /// its first byte to its last.
     pub request: Duration,
     /// Time to make up for a loss; zero: a loss is an error at once.
     pub reconnect: Duration,
@@ -70,6 +71,7 @@ const LONG_STEP: u64 = 1 << 30;
 
 const HAS_READ_ONLY: u16 = 1 << 1;
 const HAS_FLUSH: u16 = 1 << 2;
+const HAS_FUA: u16 = 1 << 3;
 const HAS_TRIM: u16 = 1 << 5;
 const HAS_ZERO: u16 = 1 << 6;
 const HAS_MULTI: u16 = 1 << 8;
@@ -85,6 +87,8 @@ pub struct Client {
     connections: Vec<Arc<Connection>>,
     changing: Changing,
     write: bool,
+    /// Command flags of whatever changes the export.
+    stable: u16,
 }
 
 impl Client {
@@ -103,6 +107,14 @@ impl Client {
             return Err(Error::new(ErrorKind::ReadOnly, message).context(dialler.label()));
         }
         export.blocks = sane(export.blocks);
+        if options.write && export.flags & (HAS_FLUSH | HAS_FUA) == 0 {
+            log.warning(|| {
+                format!(
+                    "{}: the server keeps no promise about a power cut: it has neither flush nor FUA",
+                    dialler.label()
+                )
+            });
+        }
         let shared = Arc::new(Shared {
             dialler,
             export,
@@ -127,7 +139,12 @@ impl Client {
             Connection::new(Arc::clone(&shared), number, first.take())
         });
         let connections = connections.collect();
-        Client { shared, connections, changing: Changing::default(), write: options.write }
+        // Where nothing can be flushed, every write has to be stable by itself.
+        let stable = match shared.export.flags & (HAS_FLUSH | HAS_FUA) {
+            HAS_FUA => request::FLAG_FUA,
+            _ => 0,
+        };
+        Client { shared, connections, changing: Changing::default(), write: options.write, stable }
     }
 
     /// What the server said about the export.
@@ -153,10 +170,6 @@ impl Client {
 
     /// Writes the whole buffer at `offset`, or fails. A failure may have written a part.
     pub fn write(&self, buf: &[u8], offset: u64) -> Result<()> {
-        self.write_flagged(buf, offset, 0)
-    }
-
-    fn write_flagged(&self, buf: &[u8], offset: u64, flags: u16) -> Result<()> {
         self.may_write()?;
         let range = self.inside(offset, buf.len())?;
         if range.is_empty() {
@@ -164,13 +177,13 @@ impl Client {
         }
         let wide = self.widened(&range);
         if wide == range {
-            return self.write_blocks(buf, range.start, flags).context(|| self.shared.dialler.label());
+            return self.write_blocks(buf, range.start).context(|| self.shared.dialler.label());
         }
         let _claim = self.changing.claim(wide.clone());
         let mut whole = self.room(&wide)?;
         self.read_blocks(&mut whole, wide.start).context(|| self.shared.dialler.label())?;
         part(&mut whole, &wide, &range)?.copy_from_slice(buf);
-        self.write_blocks(&whole, wide.start, flags).context(|| self.shared.dialler.label())
+        self.write_blocks(&whole, wide.start).context(|| self.shared.dialler.label())
     }
 
     /// Makes a range read as zeros. `Ok(false)`: the server cannot do that faster than by writing zeros, the range holds
@@ -186,9 +199,8 @@ impl Client {
         }
         let fast = if self.shared.export.flags & HAS_FAST_ZERO == 0 { 0 } else { request::FLAG_FAST_ZERO };
         let inner = self.narrowed(&range);
-        let zeroed =
-            self.idle().call(plan(Verb::Zero, fast, inner.start, inner.end, self.long_step()), Lent::Nothing);
-        match zeroed {
+        let plan = plan(Verb::Zero, fast | self.stable, inner.start, inner.end, self.long_step());
+        match self.idle().call(plan, Lent::Nothing) {
             Err(e) if fast != 0 && e.kind() == ErrorKind::NotSupported => return Ok(false),
             zeroed => zeroed.context(|| self.shared.dialler.label())?,
         };
@@ -206,18 +218,19 @@ impl Client {
         if inner.is_empty() || self.shared.export.flags & HAS_TRIM == 0 {
             return Ok(());
         }
-        let plan = plan(Verb::Trim, 0, inner.start, inner.end, self.long_step());
+        let plan = plan(Verb::Trim, self.stable, inner.start, inner.end, self.long_step());
         self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label()).map(|_| ())
     }
 
-    /// Returns when every write that was acknowledged before is stable. A loss of the connection after unflushed writes
-    /// is reported here, once.
+    /// Returns when every write that was acknowledged before is stable, as far as the server promises that at all. A loss
+    /// of the connection after unflushed writes is reported here, once.
     pub fn flush(&self) -> Result<()> {
-        if self.shared.export.flags & HAS_FLUSH == 0 {
-            return Ok(()); // the server keeps nothing back
-        }
         let durability = &self.shared.durability;
         let mark = durability.mark();
+        if self.shared.export.flags & HAS_FLUSH == 0 {
+            // Every write was stable when it was acknowledged, or the server promises nothing.
+            return durability.flushed(mark).context(|| self.shared.dialler.label());
+        }
         let flushed = self.idle().call(plan(Verb::Flush, 0, 0, 0, 1), Lent::Nothing);
         let flushed = match flushed {
             Ok(_) => durability.flushed(mark),
@@ -246,8 +259,8 @@ impl Client {
                 return None;
             }
         };
-        let verb = if writes { Verb::Write } else { Verb::Read };
-        let plan = plan(verb, 0, range.start, range.end, self.step());
+        let (verb, flags) = if writes { (Verb::Write, self.stable) } else { (Verb::Read, 0) };
+        let plan = plan(verb, flags, range.start, range.end, self.step());
         if let Err((transfer, finish, error)) = self.free().start(plan, transfer, finish) {
             finish(transfer, Err(error.context(self.shared.dialler.label())));
         }
@@ -294,9 +307,11 @@ impl Client {
         self.idle().call(plan(Verb::Read, 0, offset, end, self.step()), Lent::Read(buf)).map(|_| ())
     }
 
-    fn write_blocks(&self, buf: &[u8], offset: u64, flags: u16) -> Result<()> {
+    fn write_blocks(&self, buf: &[u8], offset: u64) -> Result<()> {
         let end = offset + buf.len() as u64;
-        self.idle().call(plan(Verb::Write, flags, offset, end, self.step()), Lent::Write(buf)).map(|_| ())
+        self.idle()
+            .call(plan(Verb::Write, self.stable, offset, end, self.step()), Lent::Write(buf))
+            .map(|_| ())
     }
 
     fn may_write(&self) -> Result<()> {

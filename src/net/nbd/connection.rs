@@ -58,7 +58,7 @@ pub struct Shared {
     pub export: Export,
     /// Time to connect.
     pub connect: Duration,
-    /// Silence longer than this is a loss.
+    /// Silence longer than this is a loss, and so is a reply that takes longer from its first byte to its last.
     pub request: Duration,
     /// Time to make up for a loss.
     pub reconnect: Duration,
@@ -316,7 +316,8 @@ impl Lead<'_> {
             }
         }
         let call = st.books.remove(id);
-        if let Some(inbox) = self.inbox.take() {
+        if let Some(mut inbox) = self.inbox.take() {
+            inbox.rest();
             st.inbox = Some(inbox);
         }
         if st.books.is_awaited() || !st.books.finished.is_empty() {

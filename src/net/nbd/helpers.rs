@@ -181,6 +181,7 @@ impl Connection {
     /// Receives until somebody can be told something.
     fn lead_on(&self, st: &mut MutexGuard<'_, State>, lead: &mut Lead<'_>) {
         let Some(inbox) = &mut lead.inbox else { return };
+        inbox.rest(); // others may have been told something meanwhile
         if !matches!(st.link, Link::Up) {
             return self.mend(st, inbox);
         }

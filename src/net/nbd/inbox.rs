@@ -61,6 +61,35 @@ impl Progress {
     }
 }
 
+/// How long the one who receives waits: for the beginning of a reply while the server moves at all, for the rest of it
+/// no longer than [`Progress`] allows for silence, however it comes.
+struct Waiting {
+    progress: Arc<Progress>,
+    /// Something came since the last reply was complete.
+    partial: bool,
+    /// Since when the rest is waited for.
+    begun: Option<Instant>,
+}
+
+impl Waiting {
+    fn until(&self, from: Instant) -> Instant {
+        self.begun.map_or_else(|| self.progress.until(from), |begun| begun + self.progress.limit)
+    }
+
+    fn timeout(&self) -> Error {
+        match self.begun {
+            None => self.progress.timeout(),
+            Some(_) => {
+                let limit = self.progress.limit.as_secs_f64();
+                Error::new(
+                    ErrorKind::TimedOut,
+                    format!("the rest of a reply has not come within {limit:.1} s"),
+                )
+            }
+        }
+    }
+}
+
 /// The receiving end.
 pub struct Inbox {
     stream: Option<Arc<dyn Stream>>,
@@ -70,7 +99,7 @@ pub struct Inbox {
     pub allocation: Option<u32>,
     /// Payloads in flight are small, so that several replies may be received at once.
     pub greedy: bool,
-    progress: Arc<Progress>,
+    waiting: Waiting,
     staging: Box<[u8]>,
     start: usize,
     end: usize,
@@ -84,7 +113,7 @@ impl Inbox {
             replies: Replies::Simple,
             allocation: None,
             greedy: false,
-            progress,
+            waiting: Waiting { progress, partial: false, begun: None },
             staging: vec![0; STAGING].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -102,6 +131,18 @@ impl Inbox {
     pub fn disconnect(&mut self) {
         self.stream = None;
         (self.start, self.end) = (0, 0);
+        self.reply_ended();
+    }
+
+    /// A reply is complete, the next one has its own time.
+    pub fn reply_ended(&mut self) {
+        self.waiting.partial = self.start < self.end;
+        self.waiting.begun = None;
+    }
+
+    /// Nobody receives for a while, and that is not held against the server.
+    pub fn rest(&mut self) {
+        self.waiting.begun = None;
     }
 
     /// Bytes that were received and not looked at.
@@ -128,7 +169,7 @@ impl Inbox {
             let Some(free) = self.staging.get_mut(self.end..stop) else {
                 return Err(Error::new(ErrorKind::Internal, format!("{count} bytes cannot be staged")));
             };
-            self.end += receive(self.stream.as_ref(), &self.progress, &mut [IoSliceMut::new(free)])?;
+            self.end += receive(self.stream.as_ref(), &mut self.waiting, &mut [IoSliceMut::new(free)])?;
         }
         Ok(())
     }
@@ -142,7 +183,7 @@ impl Inbox {
             return Err(Error::new(ErrorKind::Internal, format!("a head of {head} bytes")));
         };
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(ahead), IoSliceMut::new(behind)];
-        let came = receive(self.stream.as_ref(), &self.progress, &mut parts)?;
+        let came = receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?;
         let filled = came.saturating_sub(head).min(ahead.len());
         (self.start, self.end) = (0, came - filled);
         Ok(filled)
@@ -177,7 +218,7 @@ impl Inbox {
             let missing = rest.len();
             let tail = self.staging.get_mut(..tail).unwrap_or_default();
             let mut parts = [IoSliceMut::new(rest), IoSliceMut::new(tail)];
-            let came = receive(self.stream.as_ref(), &self.progress, &mut parts)?;
+            let came = receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?;
             (self.start, self.end) = (0, came.saturating_sub(missing));
             rest = rest.split_at_mut(came.min(missing)).1;
         }
@@ -189,13 +230,13 @@ impl Inbox {
         let stream = self.stream.as_ref().ok_or_else(not_connected)?;
         let from = Instant::now();
         loop {
-            let until = self.progress.until(from);
+            let until = self.waiting.progress.until(from);
             let ready = stream.wait(Ready { recv: true, send: true }, until)?;
             if ready != Ready::default() {
                 return Ok(ready);
             }
-            if Instant::now() >= self.progress.until(from) {
-                return Err(self.progress.timeout());
+            if Instant::now() >= self.waiting.progress.until(from) {
+                return Err(self.waiting.progress.timeout());
             }
         }
     }
@@ -204,21 +245,27 @@ impl Inbox {
 /// Receives at least one byte.
 fn receive(
     stream: Option<&Arc<dyn Stream>>,
-    progress: &Progress,
+    waiting: &mut Waiting,
     parts: &mut [IoSliceMut<'_>],
 ) -> Result<usize> {
     let stream = stream.ok_or_else(not_connected)?;
     let from = Instant::now();
+    if waiting.partial {
+        waiting.begun.get_or_insert(from);
+    }
     loop {
-        let until = progress.until(from);
+        let until = waiting.until(from);
         match stream.recv(parts, Patience::Until(until))? {
             Some(0) => {
                 let message = format!("{} ended the connection", stream.label());
                 return Err(Error::new(ErrorKind::ConnectionLost, message));
             }
-            Some(came) if came <= parts.iter().map(|part| part.len()).sum() => return Ok(came),
+            Some(came) if came <= parts.iter().map(|part| part.len()).sum() => {
+                waiting.partial = true;
+                return Ok(came);
+            }
             Some(came) => return Err(protocol(format!("a stream delivered {came} bytes, more than fit"))),
-            None if Instant::now() >= progress.until(from) => return Err(progress.timeout()),
+            None if Instant::now() >= waiting.until(from) => return Err(waiting.timeout()),
             None => {}
         }
     }

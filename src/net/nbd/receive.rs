@@ -68,18 +68,27 @@ impl Connection {
             let head = reply::head_of_read(inbox.replies);
             let filled = MutexGuard::unlocked(st, || receive_foreseen(inbox, head, cookie, &piece, ahead))?;
             if filled {
+                inbox.reply_ended();
                 return self.data_came(st, cookie, 0..piece.len);
             }
         }
         let head = MutexGuard::unlocked(st, || next_head(inbox))?;
         match head {
-            Head::Simple { cookie, errno } => self.simple(st, inbox, lent, cookie, errno),
+            Head::Simple { cookie, errno } => self.simple(st, inbox, lent, cookie, errno)?,
+            Head::Chunk { done: false, kind: ChunkKind::None, .. } => {
+                return Err(protocol("a chunk that brings nothing and ends nothing"));
+            }
             Head::Chunk { cookie, done, kind, length } => {
                 let chunk = self.chunk(st, inbox, lent, cookie, kind, length);
                 chunk.context(|| format!("{kind:?} chunk of {length} bytes"))?;
-                if done { self.done(st, cookie) } else { Ok(()) }
+                if !done {
+                    return Ok(());
+                }
+                self.done(st, cookie)?;
             }
         }
+        inbox.reply_ended();
+        Ok(())
     }
 
     fn simple(
@@ -184,9 +193,7 @@ impl Connection {
     /// The foreseen data of a read is where it belongs.
     fn data_came(&self, st: &mut MutexGuard<'_, State>, cookie: u64, part: Range<u64>) -> Result<()> {
         let slot = st.asked(cookie)?;
-        if !slot.covered.add(part) {
-            return Err(protocol("bytes of a read came twice"));
-        }
+        slot.covered.add(part).map_err(|why| protocol(format!("bytes of a read {why}")))?;
         self.done(st, cookie)
     }
 
@@ -239,9 +246,8 @@ impl State {
         if slot.piece.verb != Verb::Read {
             return Err(unasked(&slot.piece));
         }
-        if !slot.covered.add(part.clone()) {
-            return Err(protocol(format!("bytes {part:?} of the {} came twice", about(&slot.piece))));
-        }
+        let added = slot.covered.add(part.clone());
+        added.map_err(|why| protocol(format!("bytes {part:?} of the {} {why}", about(&slot.piece))))?;
         let piece =
             Piece { offset: slot.piece.offset + part.start, len: part.end - part.start, ..slot.piece };
         let part = within(&piece, call.plan.start)?;

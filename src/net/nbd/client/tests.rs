@@ -12,6 +12,9 @@ use super::peer::*;
 use super::*;
 use crate::net::nbd::Allocation;
 
+mod patience;
+mod promises;
+
 type Store = Arc<Mutex<Vec<u8>>>;
 
 fn options() -> Options {
@@ -31,17 +34,26 @@ struct Setting {
     room: usize,
     threads: Arc<Threads>,
     block: u32,
+    flags: u16,
 }
 
 impl Setting {
     fn new(replies: Replies) -> Setting {
         let threads = Arc::new(Threads::new(|body| body()));
-        Setting { replies, options: options(), room: 1 << 20, threads, block: 1 }
+        Setting {
+            replies,
+            options: options(),
+            room: 1 << 20,
+            threads,
+            block: 1,
+            flags: export(replies).flags,
+        }
     }
 
     fn servers(&self, scripts: Vec<(Script, Option<usize>)>) -> Arc<Servers> {
         let mut export = export(self.replies);
         export.blocks.minimum = self.block;
+        export.flags = self.flags;
         Arc::new(Servers {
             scripts: Mutex::new(scripts.into_iter().collect::<VecDeque<_>>()),
             export: Mutex::new(export),
@@ -187,7 +199,7 @@ fn an_error_says_what_the_server_said_and_the_next_call_works() {
 #[test]
 fn a_server_that_breaks_the_protocol_is_left() {
     type Lie = fn(&Peer, &Asked) -> Result<(), Gone>;
-    let structured: [(&str, Lie); 13] = [
+    let structured: [(&str, Lie); 14] = [
         ("unknown cookie", |p, a| p.data(1, a.cookie + 1, 500, &[0; 1000])),
         ("wrong magic", |p, _| p.say(&[7; 32])),
         ("bare reply", |p, a| p.simple(a.cookie, 0, &[0; 1000])),
@@ -199,6 +211,7 @@ fn a_server_that_breaks_the_protocol_is_left() {
         }),
         ("too little", |p, a| p.data(1, a.cookie, 500, &[0; 999])),
         ("nothing", |p, a| p.chunk(1, 0, a.cookie, &[])),
+        ("nothing, and more to come", |p, a| p.chunk(0, 0, a.cookie, &[])),
         ("empty hole", |p, a| p.hole(1, a.cookie, 500, 0)),
         ("long hole", |p, a| p.hole(1, a.cookie, 500, u32::MAX)),
         ("extents", |p, a| p.chunk(1, 5, a.cookie, &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0])),
@@ -240,30 +253,6 @@ fn lengths_that_a_server_makes_up_are_not_believed() {
     }
 }
 
-#[test]
-fn a_silent_server_is_given_up_in_time() {
-    let mut setting = Setting::new(Replies::Structured);
-    setting.options.request = Duration::from_millis(50);
-    for half in [0, 7, 20, 40] {
-        let client = setting.client(vec![script(move |peer| {
-            let asked = peer.asked()?;
-            let mut bytes = 0x668e_33ef_u32.to_be_bytes().to_vec();
-            bytes.extend_from_slice(&[0, 1, 0, 1]);
-            bytes.extend_from_slice(&asked.cookie.to_be_bytes());
-            bytes.extend_from_slice(&1008_u32.to_be_bytes());
-            bytes.extend_from_slice(&[0; 100]);
-            bytes[27] = 0;
-            peer.say(&bytes[..half])?;
-            peer.silence();
-            Ok(())
-        })]);
-        let began = Instant::now();
-        let e = client.read(&mut [0; 1000], 0).unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::TimedOut, "{e}");
-        assert!(began.elapsed() < Duration::from_secs(5));
-    }
-}
-
 /// Reads and writes over connections that are cut after every number of bytes: the bytes at the end are the right ones.
 #[test]
 fn a_connection_cut_anywhere_is_made_up_for() {
@@ -287,46 +276,6 @@ fn a_connection_cut_anywhere_is_made_up_for() {
             assert!(buf == store.lock()[..600_000] && buf[1000..6000].iter().all(|b| *b == 3));
         }
     }
-}
-
-#[test]
-fn a_loss_after_unflushed_writes_is_reported_by_the_next_flush_once() {
-    let mut setting = Setting::new(Replies::Simple);
-    setting.options.reconnect = Duration::from_secs(20);
-    let store = store();
-    // 16 bytes acknowledge the write, then the connection is gone
-    let client = setting.client(vec![(honest(&store), Some(16)), (honest(&store), None)]);
-    client.write(&[1; 512], 0).unwrap();
-    client.read(&mut [0; 512], 0).unwrap();
-    let e = client.flush().unwrap_err();
-    assert_eq!(e.kind(), ErrorKind::ConnectionLost);
-    assert!(e.to_string().contains("may not be on the disk"), "{e}");
-    client.flush().unwrap();
-}
-
-#[test]
-fn a_flush_that_was_in_flight_at_the_loss_reports_it() {
-    let mut setting = Setting::new(Replies::Simple);
-    setting.options.reconnect = Duration::from_secs(20);
-    let served = store();
-    let store = Arc::clone(&served);
-    let dies = script(move |peer| {
-        let asked = peer.asked()?;
-        answer(peer, &store, &asked)?;
-        peer.asked().map(|_| ())
-    });
-    let client = setting.client(vec![dies, (honest(&served), None)]);
-    client.write(&[1; 512], 0).unwrap();
-    assert!(client.flush().unwrap_err().to_string().contains("may not be on the disk"));
-    client.flush().unwrap();
-}
-
-#[test]
-fn a_flush_without_anything_to_lose_is_sent_again() {
-    let mut setting = Setting::new(Replies::Simple);
-    setting.options.reconnect = Duration::from_secs(20);
-    let client = setting.client(vec![script(|peer| peer.asked().map(|_| ())), (honest(&store()), None)]);
-    client.flush().unwrap();
 }
 
 #[test]
