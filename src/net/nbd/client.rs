@@ -64,8 +64,8 @@ pub struct Options {
 const STEP: u64 = 256 << 10;
 /// Most connections.
 const MOST_CONNECTIONS: u32 = 4;
-/// What one connection is given before a second one is made.
-const ENOUGH: u64 = 4 << 20;
+/// What one connection is given before a second one is made: with TLS a server works on one at a time on one processor.
+const ENOUGH: u64 = 2 << 20;
 /// Longest zeroing or trimming in one request with a 32 bit length.
 const LONG_STEP: u64 = 1 << 30;
 
