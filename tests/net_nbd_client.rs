@@ -126,6 +126,64 @@ fn what_is_written_is_read_through_qemu_nbd() {
     client.close();
 }
 
+/// Another client's copy and map of data that lies here and there.
+#[test]
+fn what_is_scattered_is_read_and_mapped_as_others_do() {
+    requires!("nbdkit", "nbdcopy");
+    let plugin = ["sparse-random", "size=64M", "percent=20", "runlength=65536", "seed=7"];
+    let server = servers::nbdkit(Door::TCP, &[], &plugin);
+    let folder = scratch::folder();
+    let copy = folder.path().join("copy");
+    common::tools::check(std::process::Command::new("nbdcopy").arg(server.uri("")).arg(&copy));
+    let expected = std::fs::read(&copy).unwrap();
+    let client = connect(server.address(), &options());
+    let mut whole = vec![1; 64 * MIB];
+    client.read(&mut whole, 0).unwrap();
+    assert!(whole == expected);
+    let (mut covered, mut data) = (0, 0);
+    let told = client.allocation(0..64 << 20, &mut |part| {
+        assert_eq!(part.range.start, covered);
+        covered = part.range.end;
+        let content = &expected[part.range.start as usize..part.range.end as usize];
+        assert_eq!(part.zero, content.iter().all(|byte| *byte == 0), "{part:?}");
+        data += if part.zero { 0 } else { content.len() };
+    });
+    assert!(told.unwrap() && covered == 64 << 20);
+    assert!((2 * MIB..40 * MIB).contains(&data), "{data} bytes of data");
+}
+
+/// The storage behind the server takes its time: what is started is on its way at once.
+#[test]
+fn slow_storage_is_given_many_requests() {
+    requires!("nbdkit");
+    let plugin = ["memory", "16M", "rdelay=50ms"];
+    let server = servers::nbdkit(Door::TCP, &["--threads=16", "--filter=delay"], &plugin);
+    let client = connect(server.address(), &options());
+    let began = Instant::now();
+    let parts: Vec<_> =
+        (0..64).map(|i| started(&client, Transfer::ReadOwned(vec![1; 65_536]), i * 65_536)).collect();
+    for part in parts {
+        let Transfer::ReadOwned(data) = part.recv_timeout(Duration::from_secs(60)).unwrap() else { panic!() };
+        assert!(data.iter().all(|byte| *byte == 0));
+    }
+    assert!(began.elapsed() < Duration::from_millis(50) * 64 / 2, "{:?}", began.elapsed());
+}
+
+/// A server that ends with its last client is let go when the client closes, with all of its connections.
+#[test]
+fn a_server_that_waits_for_the_last_client_ends() {
+    requires!("nbdkit");
+    let server = servers::nbdkit(Door::TCP, &["--filter=exitlast"], &["memory", "16M"]);
+    let client = connect(server.address(), &options());
+    let parts: Vec<_> =
+        (0..32).map(|i| started(&client, Transfer::ReadOwned(vec![1; 262_144]), i * 262_144)).collect();
+    for part in parts {
+        part.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+    client.close();
+    server.wait();
+}
+
 #[test]
 fn errors_of_the_storage_come_back_and_the_rest_goes_on() {
     requires!("nbdkit");

@@ -222,6 +222,13 @@ impl Server {
         assert!(status.success(), "{} ended with {status}: {}", self.command, self.said());
     }
 
+    /// Waits for it to end by itself, in order.
+    #[track_caller]
+    pub fn wait(mut self) {
+        let (status, late) = tools::wait_within(&mut self.child, Duration::from_secs(30));
+        assert!(!late && status.success(), "{} ended with {status}: {}", self.command, self.said());
+    }
+
     fn answers(&self) -> bool {
         match &self.address {
             Address::Tcp { port, .. } => TcpStream::connect(("127.0.0.1", *port)).is_ok(),
