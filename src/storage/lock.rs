@@ -54,12 +54,22 @@ pub struct DiskLock {
 impl DiskLock {
     /// Locks the file `path`, waiting at most `wait` for others to leave. `Locked` names who holds it.
     pub fn acquire(path: &Path, wait: Duration, log: &Log) -> Result<DiskLock> {
+        Self::acquire_within(path, wait, wait.max(ENTERING), log)
+    }
+
+    /// Locks a file that probably nobody holds any more: does not wait for a holder, but outlives what somebody left who
+    /// was killed while taking the lock.
+    pub fn acquire_abandoned(path: &Path, log: &Log) -> Result<DiskLock> {
+        Self::acquire_within(path, Duration::ZERO, ENTRY_AGE + ENTERING, log)
+    }
+
+    fn acquire_within(path: &Path, wait: Duration, entering: Duration, log: &Log) -> Result<DiskLock> {
         let folder = folder_of(path)?;
         let me = Owner::current();
         let story = || format!("locking {}", path.display());
         let entry = Entry::enter(folder, log).context(story)?;
         let lock = entry.become_member(&me, log).context(story)?;
-        lock.wait_for_turn(&me, wait).context(story)?;
+        lock.wait_for_turn(&me, wait, entering).context(story)?;
         Ok(lock)
     }
 
@@ -76,13 +86,13 @@ impl DiskLock {
         let _ = fs::remove_dir(&self.folder); // stays while others are in it
     }
 
-    /// Returns when nobody is in front of this member.
-    fn wait_for_turn(&self, me: &Owner, wait: Duration) -> Result<()> {
+    /// Returns when nobody is in front of this member, after waiting at most so long for holders and for who is entering.
+    fn wait_for_turn(&self, me: &Owner, wait: Duration, entering: Duration) -> Result<()> {
         let start = Instant::now();
         loop {
             let Some(obstacle) = self.obstacle(me, start.elapsed())? else { break };
             let limit = match obstacle {
-                Obstacle::Entering(_) => wait.max(ENTERING),
+                Obstacle::Entering(_) => entering,
                 Obstacle::Holder(_) => wait,
             };
             let left = limit.saturating_sub(start.elapsed());

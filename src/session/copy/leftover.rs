@@ -141,7 +141,7 @@ fn remove_leftover(path: &Path, folder: &Path, target: &Target<'_>, library: &Li
             false => Err(Error::new(ErrorKind::Locked, "a folder that does not say whose it is")),
         };
     }
-    let lock = DiskLock::acquire(&owner, Duration::ZERO, library.log())?;
+    let lock = DiskLock::acquire_abandoned(&owner, library.log())?;
     if is_newborn(path, library)? {
         remove_hidden(library, path)?;
         lock.release();

@@ -306,6 +306,15 @@ fn an_entry_left_behind_a_moment_ago_is_outlived() {
     let scene = Scene::new();
     fs::create_dir_all(scene.locks().join("D00009.lck")).unwrap();
     DiskLock::acquire(&scene.disk(), Duration::from_millis(3500), &Log::none()).unwrap();
+    fs::create_dir_all(scene.locks().join("D00009.lck")).unwrap();
+    let held = DiskLock::acquire_abandoned(&scene.disk(), &Log::none()).unwrap();
+    let began = Instant::now();
+    assert_eq!(
+        DiskLock::acquire_abandoned(&scene.disk(), &Log::none()).unwrap_err().kind(),
+        ErrorKind::Locked
+    );
+    assert!(began.elapsed() < ENTERING, "a holder is not waited for");
+    held.release();
 }
 
 #[test]
