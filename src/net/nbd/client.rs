@@ -60,8 +60,8 @@ pub struct Options {
     pub write: bool,
 }
 
-/// Longest data of one request.
-const STEP: u64 = 256 << 10;
+/// Longest data of one request. Over loopback, reads of 1 MiB were faster in two pieces than in four.
+const STEP: u64 = 512 << 10;
 /// Most connections.
 const MOST_CONNECTIONS: u32 = 4;
 /// What one connection is given before a second one is made: with TLS a server works on one at a time on one processor.

@@ -78,7 +78,7 @@ fn a_server_that_drips_gets_no_more_time_than_a_silent_one() {
 fn a_server_that_thinks_and_then_is_slow_has_time_for_both() {
     let mut setting = Setting::new(Replies::Simple);
     setting.options.request = Duration::from_millis(1000);
-    setting.options.window = 1 << 20;
+    setting.options.window = 2 << 20;
     let client = setting.client(vec![script(|peer| {
         let asked = [peer.asked()?, peer.asked()?];
         for Asked { cookie, len, .. } in asked {
@@ -91,5 +91,5 @@ fn a_server_that_thinks_and_then_is_slow_has_time_for_both() {
         }
         Ok(())
     })]);
-    client.read(&mut [0; 512 << 10], 0).unwrap();
+    client.read(&mut vec![0; 1 << 20], 0).unwrap();
 }
