@@ -19,7 +19,7 @@
 //!               │                       ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────
-//!   base:  error  units  logging  config  threads  transfer  secret
+//!   base:  error  units  logging  config  threads  transfer  os  secret
 //! ```
 //!
 //! Names point downwards only; `tests/layering.rs` checks it.
@@ -29,6 +29,7 @@
 pub mod config;
 pub mod error;
 pub mod logging;
+pub mod os;
 pub mod secret;
 pub mod threads;
 pub mod transfer;

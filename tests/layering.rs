@@ -25,19 +25,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["error", "logging"]), // the level of the log is a setting
     ("threads", &["error"]),
     ("transfer", &["error"]),
+    ("os", &[]),
     ("storage", BASE),
-    ("format", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage"]),
-    ("disk", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "format"]),
-    ("vmfs", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage"]),
+    ("format", &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "storage"]),
+    (
+        "disk",
+        &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "storage", "format"],
+    ),
+    ("vmfs", &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "storage"]),
     ("net", BASE),
     (
         "transport",
         &[
-            "error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "format",
-            "disk", "vmfs", "net",
+            "error", "units", "logging", "secret", "config", "threads", "transfer", "os", "storage",
+            "format", "disk", "vmfs", "net",
         ],
     ),
-    ("engine", &["error", "units", "logging", "secret", "config", "threads", "transfer", "storage", "disk"]),
+    (
+        "engine",
+        &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "storage", "disk"],
+    ),
     (
         "session",
         &[
@@ -48,6 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
             "threads",
             "transfer",
+            "os",
             "storage",
             "format",
             "disk",
@@ -57,18 +65,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "engine",
         ],
     ),
-    ("abi", &["error", "units", "logging", "secret", "config", "threads", "transfer", "session"]),
+    ("abi", &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "session"]),
     ("mntapi", &["abi"]),
     ("bin/vixdisk", &["session"]),
-    ("bin/vixsim", &["error", "units", "logging", "secret", "config", "threads", "transfer", "net", "disk"]),
+    (
+        "bin/vixsim",
+        &["error", "units", "logging", "secret", "config", "threads", "transfer", "os", "net", "disk"],
+    ),
     ("", &[]),
 ];
 
-const BASE: &[&str] = &["error", "units", "logging", "secret", "config", "threads", "transfer"];
+const BASE: &[&str] = &["error", "units", "logging", "secret", "config", "threads", "transfer", "os"];
 
 /// Where `unsafe` may stand.
 const UNSAFE_ROOMS: &[&str] = &["abi", "mntapi"];
-const UNSAFE_FILES: &[&str] = &["storage/os.rs", "net/os.rs", "engine/ring.rs"];
+const UNSAFE_FILES: &[&str] = &["os.rs", "storage/os.rs", "net/os.rs", "engine/ring.rs"];
 
 /// Rooms that know neither files nor sockets nor processes.
 const NO_FILES: &[&str] = &["error", "units", "logging", "secret", "format", "disk", "engine"];

@@ -12,7 +12,7 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::os;
+use crate::os;
 use crate::threads;
 
 /// More addresses than this are not tried.

@@ -14,10 +14,10 @@ use std::time::Instant;
 
 use crate::engine::pool::is_completing;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::os;
 use crate::session::open_disk::Files;
 use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::Site;
-use crate::storage::os;
 use crate::threads::Threads;
 use crate::transport::Line;
 

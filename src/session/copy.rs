@@ -31,6 +31,7 @@ use crate::disk::copy::Zeros;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create::DiskType;
 use crate::format::geometry::Adapter;
+use crate::os;
 use crate::session::connect::Connection;
 use crate::session::copy::files::SourceFiles;
 use crate::session::copy::likeness::adopt;
@@ -42,7 +43,6 @@ use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
 use crate::session::open_disk::pack_options;
 use crate::session::open_disk::take_lock;
-use crate::storage::os;
 use crate::threads::SignalShield;
 
 /// What a copy is asked to be. The rest comes from the source.

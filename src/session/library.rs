@@ -11,12 +11,12 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::os;
 use crate::session::close::close_all;
 use crate::session::connect::ConnectParams;
 use crate::session::connect::Connection;
 use crate::storage::file_system::FileSystem;
 use crate::storage::file_system::Host;
-use crate::storage::os;
 use crate::transport;
 
 /// One instance of the library. Tests run many in one process; the C interface holds one.

@@ -1,4 +1,4 @@
-//! System calls, each wrapped into something safe. The only place below the C interface where `unsafe` stands.
+//! System calls on files, each wrapped into something safe.
 #![allow(unsafe_code)]
 
 use std::alloc::Layout;
@@ -14,22 +14,6 @@ use std::ptr::NonNull;
 /// Turns the `-1` of a system call into its error.
 fn check(result: i64) -> io::Result<u64> {
     u64::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-/// Runs `body` with all signals blocked in this thread; threads born inside inherit that.
-pub fn with_signals_blocked(body: &mut dyn FnMut()) {
-    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: both sets are valid for writes; sigfillset initialises `all` before it is read.
-    let blocked = unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) == 0
-    };
-    body();
-    if blocked {
-        // SAFETY: `before` was written by the successful call above.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
-    }
 }
 
 /// Reads as `pread` would, but only bytes that are in the page cache. `Ok(None)`: it would have to wait, or the system

@@ -11,7 +11,7 @@ use crate::net::nbd::Allocation;
 use crate::net::nbd::client::Client;
 use crate::net::nbd::client::Dial;
 use crate::net::nbd::client::Options;
-use crate::storage::os;
+use crate::os;
 use crate::threads::Threads;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
