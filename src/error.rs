@@ -114,6 +114,16 @@ pub enum ErrorKind {
     Protocol,
     /// The peer's certificate is not the one expected, or nobody vouches for it.
     CertificateRefused,
+    /// The server has no such virtual machine.
+    MachineNotFound,
+    /// The server has no such object.
+    ObjectNotFound,
+    /// The session that was to be used is not one, or not one any more.
+    SessionInvalid,
+    /// Somebody disabled the operation on the server.
+    OperationDisabled,
+    /// The host is not reachable for its server, or is in maintenance.
+    HostUnavailable,
 }
 
 /// A fault: its kind, the story of where it happened (innermost first), and the cause below it.

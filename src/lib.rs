@@ -49,4 +49,6 @@ pub mod engine;
 
 pub mod session;
 
+pub mod sim;
+
 pub mod abi;

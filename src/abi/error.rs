@@ -98,6 +98,11 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::Protocol => number!("VIX_E_HOST_NETBLKDEV_HANDSHAKE"),
         // What programs expect of a wrong thumbprint: this code, and the line in the log.
         ErrorKind::CertificateRefused => number!("VIX_E_FAIL"),
+        ErrorKind::MachineNotFound => number!("VIX_E_VM_NOT_FOUND"),
+        ErrorKind::ObjectNotFound => number!("VIX_E_NOT_FOUND"),
+        ErrorKind::SessionInvalid => number!("VIX_E_INVALID_AUTHENTICATION_SESSION"),
+        ErrorKind::OperationDisabled => number!("VIX_E_OPERATION_DISABLED"),
+        ErrorKind::HostUnavailable => number!("VIX_E_HOST_SERVER_NOT_AVAILABLE"),
     }
 }
 
