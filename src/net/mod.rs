@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   nfc/  the protocol of ESXi hosts: codec
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
@@ -10,6 +11,8 @@
 
 #[forbid(unsafe_code)]
 pub mod nbd;
+#[forbid(unsafe_code)]
+pub mod nfc;
 mod os;
 #[forbid(unsafe_code)]
 mod resolve;
