@@ -2,12 +2,15 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
 //!    └─ tls      rustls over one of them
 //! ```
 
+#[forbid(unsafe_code)]
+pub mod http;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]
