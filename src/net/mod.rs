@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   nfc/  the protocol of ESXi hosts: codec
 //!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
@@ -14,10 +15,7 @@ pub mod http;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]
-pub mod nfc {
-    //! NFC, the protocol in which hosts hand out the content of disks.
-    pub mod ticket;
-}
+pub mod nfc;
 mod os;
 #[forbid(unsafe_code)]
 mod resolve;
