@@ -137,7 +137,7 @@ impl<'a> Sink<'a> {
                 0 => Err(too_long("more", *most)),
                 free => Ok(Some(self.body.extend(free.min(left).min(PORTION)))),
             },
-            Place::Fill { rest } if rest.is_empty() => {
+            Place::Fill { rest: [] } => {
                 Err(Error::new(ErrorKind::Protocol, "the body has more bytes than were asked for"))
             }
             Place::Fill { rest } => {
@@ -164,7 +164,7 @@ impl<'a> Sink<'a> {
     pub fn finish(self) -> Result<(bool, Wiped)> {
         match self.place {
             Place::Collect { .. } => Ok((false, self.body)),
-            Place::Fill { rest } if rest.is_empty() => Ok((true, self.body)),
+            Place::Fill { rest: [] } => Ok((true, self.body)),
             Place::Fill { rest } => {
                 let what = format!("the body ended {} bytes before what was asked for", rest.len());
                 Err(Error::new(ErrorKind::Protocol, what))

@@ -186,7 +186,7 @@ impl Doing<'_> {
         match framing {
             Framing::Length(length) => self.counted(length, sink),
             Framing::Chunked => self.chunks(sink),
-            Framing::ToClose => self.to_close(sink),
+            Framing::ToClose => self.until_close(sink),
         }
     }
 
@@ -231,7 +231,7 @@ impl Doing<'_> {
         }
     }
 
-    fn to_close(&mut self, sink: &mut Sink<'_>) -> Result<bool> {
+    fn until_close(&mut self, sink: &mut Sink<'_>) -> Result<bool> {
         loop {
             // The stream may end exactly where there is no more room, which a byte more would tell.
             if self.connection.waiting().is_empty() && !self.fill()? {
