@@ -3,12 +3,15 @@
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
 //!   nfc/  the protocol of ESXi hosts: codec
+//!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
 //!    └─ tls      rustls over one of them
 //! ```
 
+#[forbid(unsafe_code)]
+pub mod http;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]
@@ -22,3 +25,5 @@ pub mod socket;
 pub mod stream;
 #[forbid(unsafe_code)]
 pub mod tls;
+#[forbid(unsafe_code)]
+pub mod vim;
