@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::OnceLock;
 
 use common::model::Rng;
@@ -16,7 +18,9 @@ use common::readers;
 use common::scratch;
 use common::tools;
 use tempfile::TempDir;
+use vixDiskLib::logging::Level;
 use vixDiskLib::logging::Log;
+use vixDiskLib::logging::Sink;
 use vixDiskLib::sim::Sim;
 use vixDiskLib::sim::disks::areas::Areas;
 use vixDiskLib::sim::disks::areas::UNIT;
@@ -183,6 +187,42 @@ fn files_are_read_by_those_who_may_whole_and_in_parts() {
     }
     let scene = Scene::new(Release::V80, false);
     scene.run(false, &["several", "ticket |[datastore1] b/disk.vmdk", "locked two|[datastore1] b/disk.vmdk"]);
+}
+
+/// Lines of all levels.
+#[derive(Default)]
+struct Lines(Mutex<String>);
+
+impl Sink for Lines {
+    fn line(&self, _level: Level, text: &str) {
+        let mut lines = self.0.lock().unwrap();
+        lines.push_str(text);
+        lines.push('\n');
+    }
+}
+
+#[test]
+fn no_secret_is_in_the_log() {
+    requires!("qemu-img");
+    if !is_here() {
+        return;
+    }
+    let folder = scratch::folder();
+    let disk = folder.path().join("disk.vmdk");
+    tools::check(tools::qemu_img(["create", "-q", "-f", "vmdk"]).arg(&disk).arg("8M"));
+    let lines = Arc::new(Lines::default());
+    let log = Log::new(lines.clone(), Level::Debug);
+    let datastores = vec![DatastoreOptions { name: "d".to_owned(), folder: folder.path().to_owned() }];
+    let machines = vec![MachineOptions { name: "m".to_owned(), disks: vec![disk], powered_on: false }];
+    let scene = Scene::with(Options { log, datastores, machines, ..Options::default() }, folder);
+    let printed = scene.run(false, &["secrets", "[d] disk.vmdk"]);
+    let secrets: Vec<&str> = printed.trim().trim_matches(['[', ']']).split("\", \"").collect();
+    assert_eq!(secrets.len(), 7, "{printed}");
+    let said = lines.0.lock().unwrap();
+    assert!(said.contains("NfcGetVmFiles") && said.contains("InvalidLogin"), "{said}");
+    for secret in secrets.iter().map(|secret| secret.trim_matches('"').replace("\\\"", "\"")) {
+        assert!(secret.len() > 8 && !said.contains(&secret), "{secret} is in {said}");
+    }
 }
 
 #[test]

@@ -356,13 +356,17 @@ def revert(peer, name):
     connect.Disconnect(si)
 
 
-def request(peer, path, headers=None, method="GET"):
+ENVELOPE = ('<?xml version="1.0"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body>{}</e:Body>'
+            '</e:Envelope>')
+
+
+def request(peer, path, headers=None, method="GET", body=None):
     """One request on a connection of its own: status, headers, body."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     connection = http.client.HTTPSConnection(peer.host, peer.ready["sdk_port"], timeout=30, context=context)
-    connection.request(method, path, headers=headers or {})
+    connection.request(method, path, body=body, headers=headers or {})
     response = connection.getresponse()
     body = response.read()
     connection.close()
@@ -439,6 +443,28 @@ def locked(peer, name, path):
     equal(request(peer, target, who)[0], 500)
     equal(WaitForTask(vm.PowerOffVM_Task()), "success")
     equal(request(peer, target, who)[0], 200)
+    connect.Disconnect(si)
+
+
+def secrets(peer, path):
+    """Everything that a client learns and nobody else may: printed, for the test to look for it in the log."""
+    si = peer.connect()
+    manager = si.RetrieveContent().sessionManager
+    found = [peer.password, si._stub.cookie.split('"')[1], manager.AcquireCloneTicket()]
+    store, _, name = path[1:].partition("] ")
+    target = f"/folder/{name}?dcPath=Datacenter&dsName={store}"
+    spec = vim.SessionManager.HttpServiceRequestSpec(method="httpGet", url=f"https://127.0.0.1{target}")
+    generic = manager.AcquireGenericServiceTicket(spec).id
+    equal(request(peer, target, {"Cookie": f"vmware_cgi_ticket={generic}"})[0], 200)
+    headers = {"Cookie": si._stub.cookie.split(";")[0], "Content-Type": "text/xml", "SOAPAction": "urn:vim25"}
+    body = ENVELOPE.format('<NfcGetVmFiles xmlns="urn:vim25"><_this type="NfcService">nfcService</_this>'
+                           f'<vm type="VirtualMachine">{peer.ready["vms"][0]["moref"]}</vm></NfcGetVmFiles>')
+    status, _, answer = request(peer, "/sdk", headers, "POST", body)
+    equal(status, 200)
+    session = answer.decode().partition("<sessionId>")[2].partition("<")[0]
+    equal(len(session), 36)
+    raises(vim.fault.InvalidLogin, lambda: peer.connect(password="another secret"))
+    print(json.dumps(found + [generic, session, "another secret", basic(peer.user, peer.password)["Authorization"][6:]]))
     connect.Disconnect(si)
 
 
