@@ -12,6 +12,7 @@
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`]: an NBD server inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
+//! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -25,6 +26,7 @@ pub mod images;
 pub mod model;
 pub mod nbd;
 pub mod nbd_peer;
+pub mod nfc_house;
 pub mod pki;
 pub mod process;
 pub mod proxy;

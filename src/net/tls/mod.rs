@@ -19,6 +19,7 @@ mod key;
 mod odd;
 mod record;
 mod refusal;
+mod server;
 mod stream;
 mod target;
 mod thumbprint;
@@ -43,6 +44,7 @@ use crate::error::Result;
 use crate::logging::Log;
 use crate::net::stream::Stream;
 use crate::net::tls::inbox::Inbox;
+pub use crate::net::tls::server::TlsServer;
 use crate::net::tls::stream::TlsStream;
 
 /// What is known about servers, and what they may know about us.
@@ -133,7 +135,7 @@ impl Tls {
                 .map_err(|e| handshake::failure(&e))?;
             let mut inbox = Inbox::new();
             handshake::shake(&mut tls, &*stream, &mut inbox, until)?;
-            TlsStream::new(tls, stream, inbox)
+            TlsStream::new(tls.dangerous_into_kernel_connection(), stream, inbox)
         });
         match wrapped {
             Ok(stream) => Ok(Box::new(stream)),
