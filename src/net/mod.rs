@@ -12,6 +12,8 @@
 pub mod nbd;
 mod os;
 #[forbid(unsafe_code)]
+mod pipe;
+#[forbid(unsafe_code)]
 mod resolve;
 #[forbid(unsafe_code)]
 pub mod socket;

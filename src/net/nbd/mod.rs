@@ -1,27 +1,16 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
 
-mod books;
-mod calls;
 pub mod client;
-mod connection;
-mod coverage;
-mod dial;
-mod durability;
+pub(in crate::net) mod dial;
 pub mod handshake;
-mod helpers;
-mod inbox;
-mod mend;
 mod options;
-mod outbox;
 mod receive;
-mod reply;
-mod request;
+pub(in crate::net) mod reply;
+pub(in crate::net) mod request;
 mod status;
 mod talk;
-mod unaligned;
 pub mod uri;
-mod window;
 
 use std::ops::Range;
 

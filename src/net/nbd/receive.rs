@@ -12,15 +12,6 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::Replies;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Piece;
-use crate::net::nbd::calls::Slot;
-use crate::net::nbd::calls::leaves_unstable;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::State;
-use crate::net::nbd::inbox::Inbox;
-use crate::net::nbd::inbox::MOST_AHEAD;
-use crate::net::nbd::outbox::within;
 use crate::net::nbd::reply;
 use crate::net::nbd::reply::ChunkKind;
 use crate::net::nbd::reply::Head;
@@ -28,6 +19,15 @@ use crate::net::nbd::reply::Parsed;
 use crate::net::nbd::reply::Refusal;
 use crate::net::nbd::reply::protocol;
 use crate::net::nbd::request::Verb;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Piece;
+use crate::net::pipe::calls::Slot;
+use crate::net::pipe::calls::leaves_unstable;
+use crate::net::pipe::connection::Connection;
+use crate::net::pipe::connection::State;
+use crate::net::pipe::inbox::Inbox;
+use crate::net::pipe::inbox::MOST_AHEAD;
+use crate::net::pipe::outbox::within;
 use crate::transfer::Transfer;
 
 /// Payloads up to this are small: several replies are received at once.
@@ -52,7 +52,7 @@ struct Place {
 
 impl Connection {
     /// Receives one reply or chunk. The lock is open meanwhile.
-    pub(super) fn receive(
+    pub(in crate::net) fn receive(
         &self,
         st: &mut MutexGuard<'_, State>,
         inbox: &mut Inbox,
@@ -262,7 +262,7 @@ impl State {
     }
 
     /// A whole reply was received that nobody looked at.
-    pub(super) fn has_whole_reply(&mut self, inbox: &Inbox) -> bool {
+    pub(in crate::net) fn has_whole_reply(&mut self, inbox: &Inbox) -> bool {
         let Ok(Parsed::Head(head, used)) = reply::parse(inbox.replies, inbox.staged()) else { return false };
         let length = match head {
             Head::Simple { cookie, errno: 0 } => {

@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::net::nbd::Allocation;
 use crate::net::nbd::Replies;
 use crate::net::nbd::client::Client;
-use crate::net::nbd::connection::Lent;
-use crate::net::nbd::connection::plan;
 use crate::net::nbd::request::Verb;
+use crate::net::pipe::connection::Lent;
+use crate::net::pipe::connection::plan;
 
 /// Bytes of the export that are asked about at once with 32 bit lengths.
 const ROUND: u64 = 64 << 30;

@@ -11,16 +11,16 @@ use parking_lot::MutexGuard;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Finished;
-use crate::net::nbd::calls::Plan;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::Lead;
-use crate::net::nbd::connection::Link;
-use crate::net::nbd::connection::State;
-use crate::net::nbd::connection::TURN;
-use crate::net::nbd::outbox::Outbox;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Finished;
+use crate::net::pipe::calls::Plan;
+use crate::net::pipe::connection::Connection;
+use crate::net::pipe::connection::Lead;
+use crate::net::pipe::connection::Link;
+use crate::net::pipe::connection::State;
+use crate::net::pipe::connection::TURN;
+use crate::net::pipe::outbox::Outbox;
 use crate::net::stream::Patience;
 use crate::threads;
 use crate::transfer::Finish;
@@ -84,7 +84,7 @@ impl Connection {
     }
 
     /// Runs what a started call ends with. Its panic is its own.
-    pub(super) fn tell(&self, finished: Finished) {
+    pub(in crate::net) fn tell(&self, finished: Finished) {
         if catch_unwind(AssertUnwindSafe(|| finished.tell())).is_err() {
             self.shared.log.warning(|| "the function that ends a transfer panicked");
         }
@@ -101,7 +101,7 @@ impl Connection {
         Ok(())
     }
 
-    pub(super) fn flusher(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
+    pub(in crate::net) fn flusher(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
         if !st.helpers.flusher_born {
             let connection = self.this.upgrade().ok_or_else(dropped)?;
             self.shared.threads.spawn(&format!("vix-nbd-{}w", self.number), move || connection.flush_on())?;

@@ -7,14 +7,14 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Finished;
-use crate::net::nbd::calls::Piece;
-use crate::net::nbd::calls::Slot;
-use crate::net::nbd::coverage::Coverage;
 use crate::net::nbd::request::Verb;
-use crate::net::nbd::window::Window;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Finished;
+use crate::net::pipe::calls::Piece;
+use crate::net::pipe::calls::Slot;
+use crate::net::pipe::coverage::Coverage;
+use crate::net::pipe::window::Window;
 use crate::transfer::Transfer;
 
 /// The books.

@@ -7,7 +7,7 @@
 //!
 //! A flush that was in flight fails if acknowledged writes may be gone, as does the next one if none was.
 //!
-//! [`Shared::reconnect`]: crate::net::nbd::connection::Shared
+//! [`Shared::reconnect`]: crate::net::pipe::connection::Shared
 
 use std::time::Duration;
 use std::time::Instant;
@@ -19,13 +19,13 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
-use crate::net::nbd::calls::Cause;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::Link;
-use crate::net::nbd::connection::State;
-use crate::net::nbd::inbox::Inbox;
-use crate::net::nbd::outbox::Outbox;
 use crate::net::nbd::request::Verb;
+use crate::net::pipe::calls::Cause;
+use crate::net::pipe::connection::Connection;
+use crate::net::pipe::connection::Link;
+use crate::net::pipe::connection::State;
+use crate::net::pipe::inbox::Inbox;
+use crate::net::pipe::outbox::Outbox;
 use crate::net::stream::Patience;
 use crate::net::stream::Stream;
 use crate::threads;
@@ -45,7 +45,7 @@ pub fn closed() -> Cause {
 
 impl Connection {
     /// The connection is not up, and the caller leads: makes it anew if somebody needs it, or lets everybody know.
-    pub(super) fn mend(&self, st: &mut MutexGuard<'_, State>, inbox: &mut Inbox) {
+    pub(in crate::net) fn mend(&self, st: &mut MutexGuard<'_, State>, inbox: &mut Inbox) {
         let Some(mut outbox) = st.outbox.take() else {
             self.changed.wait_for(st, Duration::from_secs(1));
             return;

@@ -6,11 +6,11 @@ use std::time::Instant;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::coverage::Coverage;
 use crate::net::nbd::reply::Refusal;
 use crate::net::nbd::request::FLAG_FUA;
 use crate::net::nbd::request::Verb;
-use crate::net::nbd::window;
+use crate::net::pipe::coverage::Coverage;
+use crate::net::pipe::window;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
 

@@ -27,25 +27,25 @@ use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
-use crate::net::nbd::books::Books;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Cause;
-use crate::net::nbd::calls::Plan;
 use crate::net::nbd::dial::Dialler;
-use crate::net::nbd::durability::Durability;
-use crate::net::nbd::inbox::Inbox;
-use crate::net::nbd::inbox::Progress;
-use crate::net::nbd::outbox::Outbox;
 use crate::net::nbd::request::Verb;
-use crate::net::nbd::window::Window;
+use crate::net::pipe::books::Books;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Cause;
+use crate::net::pipe::calls::Plan;
+use crate::net::pipe::durability::Durability;
+use crate::net::pipe::inbox::Inbox;
+use crate::net::pipe::inbox::Progress;
+use crate::net::pipe::outbox::Outbox;
+use crate::net::pipe::window::Window;
 use crate::net::stream::Patience;
 use crate::net::stream::Stream;
 use crate::threads::Threads;
 use crate::transfer::Transfer;
 
 /// How long a sender may wait before it looks whether it is its turn to receive.
-pub(super) const TURN: Duration = Duration::from_millis(20);
+pub(in crate::net) const TURN: Duration = Duration::from_millis(20);
 /// A read that cannot lend its buffer copies in portions of this size.
 const COPIED: usize = 4 << 20;
 
@@ -75,17 +75,17 @@ pub struct Shared {
 /// One connection.
 pub struct Connection {
     /// Itself, for its threads.
-    pub(super) this: Weak<Connection>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) number: u64,
-    pub(super) progress: Arc<Progress>,
-    pub(super) state: Mutex<State>,
+    pub(in crate::net) this: Weak<Connection>,
+    pub(in crate::net) shared: Arc<Shared>,
+    pub(in crate::net) number: u64,
+    pub(in crate::net) progress: Arc<Progress>,
+    pub(in crate::net) state: Mutex<State>,
     /// For whoever waits with a call, for an end, or for the end.
-    pub(super) changed: Condvar,
+    pub(in crate::net) changed: Condvar,
     /// For the thread that leads started calls.
-    pub(super) to_read: Condvar,
+    pub(in crate::net) to_read: Condvar,
     /// For the thread that sends what was not taken at once.
-    pub(super) to_flush: Condvar,
+    pub(in crate::net) to_flush: Condvar,
 }
 
 /// Whether requests can be sent.
@@ -103,24 +103,24 @@ pub enum Link {
 
 /// What the lock protects.
 pub struct State {
-    pub(super) books: Books,
-    pub(super) window: Window,
+    pub(in crate::net) books: Books,
+    pub(in crate::net) window: Window,
     /// `None`: somebody leads.
-    pub(super) inbox: Option<Box<Inbox>>,
+    pub(in crate::net) inbox: Option<Box<Inbox>>,
     /// `None`: somebody sends.
-    pub(super) outbox: Option<Box<Outbox>>,
-    pub(super) link: Link,
+    pub(in crate::net) outbox: Option<Box<Outbox>>,
+    pub(in crate::net) link: Link,
     /// It was up and is not any more, and nobody took notice yet.
-    pub(super) lost: bool,
+    pub(in crate::net) lost: bool,
     /// To be shut down when the connection is lost or closed.
-    pub(super) stream: Option<Arc<dyn Stream>>,
+    pub(in crate::net) stream: Option<Arc<dyn Stream>>,
     /// The stream did not take a batch at once; the flushing thread goes on with it.
-    pub(super) blocked: bool,
+    pub(in crate::net) blocked: bool,
     /// The leader makes a connection, both ends are at rest.
-    pub(super) dialling: bool,
+    pub(in crate::net) dialling: bool,
     /// By when an outage must be over, and how often a connection was tried since it began.
-    pub(super) outage: Option<(Instant, u32)>,
-    pub(super) helpers: super::helpers::Helpers,
+    pub(in crate::net) outage: Option<(Instant, u32)>,
+    pub(in crate::net) helpers: super::helpers::Helpers,
 }
 
 /// The bytes that a synchronous call lends.
@@ -242,7 +242,7 @@ impl fmt::Debug for Connection {
 
 impl State {
     /// Refuses a call that has no chance.
-    pub(super) fn admit(&mut self) -> Result<()> {
+    pub(in crate::net) fn admit(&mut self) -> Result<()> {
         match &self.link {
             Link::Up | Link::Down(_) => Ok(()),
             Link::Closed => Err(super::mend::closed().error()),
@@ -256,7 +256,7 @@ impl State {
     }
 
     /// Both ends go to a stream.
-    pub(super) fn connect(
+    pub(in crate::net) fn connect(
         &mut self,
         stream: Box<dyn Stream>,
         export: &Export,
@@ -271,7 +271,7 @@ impl State {
     }
 
     /// The connection is of no use any more: ends every wait on it.
-    pub(super) fn lose(&mut self, error: &Error) {
+    pub(in crate::net) fn lose(&mut self, error: &Error) {
         if matches!(self.link, Link::Up) {
             self.link = Link::Down(Cause::of(error));
             self.lost = true;
@@ -283,9 +283,9 @@ impl State {
 }
 
 /// A thread that works on a connection, and may lead. Gives the lead back when it ends, however it ends.
-pub(super) struct Lead<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) inbox: Option<Box<Inbox>>,
+pub(in crate::net) struct Lead<'a> {
+    pub(in crate::net) connection: &'a Connection,
+    pub(in crate::net) inbox: Option<Box<Inbox>>,
 }
 
 impl Lead<'_> {
@@ -428,7 +428,7 @@ impl Drop for Lead<'_> {
 
 impl Connection {
     /// The outbox comes back; its batch was sent, or the connection is lost.
-    pub(super) fn sent(&self, st: &mut MutexGuard<'_, State>, mut outbox: Box<Outbox>, whole: bool) {
+    pub(in crate::net) fn sent(&self, st: &mut MutexGuard<'_, State>, mut outbox: Box<Outbox>, whole: bool) {
         let now = Instant::now();
         let mut settled = false;
         if whole {
