@@ -2,12 +2,13 @@
 //! (`doc/proto.md` of the reference implementation).
 
 pub mod client;
-pub(in crate::net) mod dial;
+mod dial;
 pub mod handshake;
 mod options;
+mod protocol;
 mod receive;
-pub(in crate::net) mod reply;
-pub(in crate::net) mod request;
+mod reply;
+mod request;
 mod status;
 mod talk;
 pub mod uri;
