@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   nfc/  the protocol of ESXi hosts: codec
 //!    │
 //!   pipe/    what pipelined clients have in common: calls, pieces in flight, threads, losses
 //!    │
@@ -12,6 +13,8 @@
 
 #[forbid(unsafe_code)]
 pub mod nbd;
+#[forbid(unsafe_code)]
+pub mod nfc;
 mod os;
 #[expect(dead_code, reason = "what only protocols other than NBD ask for")]
 #[forbid(unsafe_code)]
