@@ -26,4 +26,6 @@ pub mod socket;
 #[forbid(unsafe_code)]
 pub mod stream;
 #[forbid(unsafe_code)]
+mod talk;
+#[forbid(unsafe_code)]
 pub mod tls;
