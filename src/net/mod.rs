@@ -16,7 +16,6 @@ pub mod nbd;
 #[forbid(unsafe_code)]
 pub mod nfc;
 mod os;
-#[expect(dead_code, reason = "what only protocols other than NBD ask for")]
 #[forbid(unsafe_code)]
 mod pipe;
 #[forbid(unsafe_code)]

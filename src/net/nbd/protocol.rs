@@ -24,6 +24,7 @@ use crate::net::pipe::Protocol;
 use crate::net::pipe::books::Books;
 use crate::net::pipe::calls::Call;
 use crate::net::pipe::calls::Piece;
+use crate::net::pipe::inbox::Inbox;
 use crate::net::pipe::outbox::Batch;
 use crate::net::pipe::reception::Reception;
 use crate::net::stream::Patience;
@@ -208,10 +209,10 @@ impl Protocol for Nbd {
         }
     }
 
-    fn farewell(agreed: &Agreed, stream: &dyn Stream, _until: Instant) {
+    fn farewell(inbox: &Inbox<Nbd>, _next: u32, stream: &dyn Stream, _until: Instant) {
         let leave = Request { verb: Verb::Leave, flags: 0, cookie: 0, offset: 0, length: 0 };
         let mut bytes = Vec::new();
-        leave.encode(agreed.is_extended(), &mut bytes);
+        leave.encode(inbox.agreed.is_extended(), &mut bytes);
         let _ = stream.send(&[IoSlice::new(&bytes)], Patience::None); // there is no reply to wait for
         let _ = stream.push(Patience::None);
     }

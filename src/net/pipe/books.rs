@@ -79,6 +79,11 @@ impl<P: Protocol> Books<P> {
         self.serial = first.wrapping_sub(1);
     }
 
+    /// What the number of the next request would be.
+    pub fn next_serial(&self) -> u32 {
+        self.serial.wrapping_add(1)
+    }
+
     /// The number of calls that were entered: a mark for [`Books::has_writes_before`].
     pub fn entered(&self) -> u64 {
         self.entered

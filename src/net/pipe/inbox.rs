@@ -124,12 +124,17 @@ impl<P: Protocol> Inbox<P> {
 
     /// Waits until `count` bytes are staged, at most [`STAGING`].
     pub fn stage(&mut self, count: usize) -> Result<()> {
-        if self.start + count > STAGING {
+        self.stage_some(count, count)
+    }
+
+    /// The same, and takes more if it comes with them, up to `useful` bytes or, when payloads are small, what there is.
+    pub fn stage_some(&mut self, count: usize, useful: usize) -> Result<()> {
+        if self.start + useful > STAGING {
             self.staging.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         while self.end - self.start < count {
-            let stop = if self.greedy { STAGING } else { self.start + count };
+            let stop = if self.greedy { STAGING } else { self.start + useful };
             let Some(free) = self.staging.get_mut(self.end..stop) else {
                 return Err(Error::new(ErrorKind::Internal, format!("{count} bytes cannot be staged")));
             };

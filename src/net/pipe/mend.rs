@@ -158,8 +158,9 @@ impl<P: Protocol> Connection<P> {
         let up = matches!(st.link, Link::Up);
         st.link = Link::Closed;
         if up && let Some((inbox, outbox)) = st.ends_at_rest() {
+            let next = st.books.next_serial();
             if let Some(stream) = st.stream.clone() {
-                MutexGuard::unlocked(&mut st, || P::farewell(&inbox.agreed, &*stream, end));
+                MutexGuard::unlocked(&mut st, || P::farewell(&inbox, next, &*stream, end));
             }
             (st.inbox, st.outbox) = (Some(inbox), Some(outbox));
         }

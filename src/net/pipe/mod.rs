@@ -20,7 +20,7 @@ pub mod coverage;
 pub mod durability;
 mod helpers;
 pub mod inbox;
-mod mend;
+pub mod mend;
 pub mod outbox;
 pub mod progress;
 pub mod reception;
@@ -36,6 +36,7 @@ use crate::error::Result;
 use crate::net::pipe::books::Books;
 use crate::net::pipe::calls::Call;
 use crate::net::pipe::calls::Piece;
+use crate::net::pipe::inbox::Inbox;
 use crate::net::pipe::outbox::Batch;
 use crate::net::pipe::reception::Reception;
 use crate::net::stream::Stream;
@@ -132,8 +133,8 @@ pub trait Protocol: Debug + Send + Sync + Sized + 'static {
     /// A piece is done: what its note says goes to the call.
     fn book(_call: &mut Call<Self>, _piece: &Piece<Self::Ask>, _note: Self::Note) {}
 
-    /// Takes leave, with nothing in flight. The connection ends either way.
-    fn farewell(agreed: &Self::Agreed, stream: &dyn Stream, until: Instant);
+    /// Takes leave, with nothing in flight; `next` would be the number of the next request. The connection ends either way.
+    fn farewell(inbox: &Inbox<Self>, next: u32, stream: &dyn Stream, until: Instant);
 }
 
 /// The server broke its protocol.

@@ -76,8 +76,8 @@ impl<P: Protocol> Reception<'_, '_, P> {
         &mut self.st.books
     }
 
-    /// For whoever wonders.
-    pub fn shared(&self) -> &P {
+    /// What the connection is for.
+    pub fn protocol(&self) -> &P {
         &self.connection.shared.protocol
     }
 
