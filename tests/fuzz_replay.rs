@@ -286,6 +286,11 @@ fn nfc_client_holds_over_its_corpus() {
 }
 
 #[test]
+fn soap_holds_over_its_corpus() {
+    replay("soap");
+}
+
+#[test]
 fn the_corpus_is_small_and_complete() {
     let folder = corpus("");
     let mut names: Vec<String> =

@@ -16,6 +16,7 @@ pub mod nfc;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
+pub mod soap;
 pub mod sparse;
 pub mod store;
 pub mod text;
@@ -34,4 +35,5 @@ pub const TARGETS: &[Target] = &[
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
     ("nfc_client", nfc::nfc_client),
+    ("soap", soap::soap),
 ];

@@ -6,6 +6,7 @@ use super::images::SparseSpec;
 use super::images::StreamLayout;
 use super::nbd;
 use super::nfc;
+use super::soap;
 use super::store::Holey;
 
 /// Name and content of the seeds of a target.
@@ -23,6 +24,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "abi_calls" => calls(),
         "nbd_client" => nbd::seeds(),
         "nfc_client" => nfc::seeds(),
+        "soap" => soap::seeds(),
         _ => Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
 //!   nfc/  the protocol of ESXi hosts: codec
+//!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   pipe/    what pipelined clients have in common: calls, pieces in flight, threads, losses
 //!    │
@@ -11,6 +12,8 @@
 //!    └─ tls      rustls over one of them
 //! ```
 
+#[forbid(unsafe_code)]
+pub mod http;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]
@@ -28,3 +31,5 @@ pub mod stream;
 mod talk;
 #[forbid(unsafe_code)]
 pub mod tls;
+#[forbid(unsafe_code)]
+pub mod vim;
