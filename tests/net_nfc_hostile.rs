@@ -551,7 +551,7 @@ fn session(client: &Client) -> Result<()> {
     assert!(all == expected, "wrong bytes");
     let mut parts = Vec::new();
     assert!(client.allocation(0..SIZE, &mut |part| parts.push(part))?);
-    assert_eq!(parts, [0..SIZE]);
+    assert_eq!(parts, std::slice::from_ref(&(0..SIZE)));
     assert_eq!(client.key("adapterType")?.as_deref(), Some("lsilogic"));
     client.flush()
 }

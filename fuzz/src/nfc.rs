@@ -458,7 +458,7 @@ fn answer(config: Config, shape: Shape, request: &Request) -> Vec<u8> {
     match kind {
         7 if number(payload, 8, 4) == 1 => {
             let (offset, total) = (number(payload, 16, 8), number(payload, 24, 4));
-            let byte = |at: u64| if at / 512 % 3 == 0 { (at / 700) as u8 } else { 0 };
+            let byte = |at: u64| if (at / 512).is_multiple_of(3) { (at / 700) as u8 } else { 0 };
             let data: Vec<u8> = (offset..offset + total).map(byte).collect();
             let mut fragments: Vec<Vec<u8>> = data
                 .chunks(65536)

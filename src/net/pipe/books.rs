@@ -381,7 +381,7 @@ fn put_off<P: Protocol>(
     if call.fault.is_some() || at.saturating_duration_since(since) >= window.patience() {
         return call.fail(error);
     }
-    let longest = window.longest();
+    let longest = if piece.ask.kind().moves_data() { window.longest() } else { piece.len.max(1) };
     let mut end = piece.offset + piece.len;
     while end > piece.offset {
         let start = piece.offset.max(end.saturating_sub(longest));
