@@ -43,6 +43,11 @@ pub trait Blocks: Debug + Send + Sync {
 
     /// As [`Storage::start`].
     fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)>;
+
+    /// The value of a key of the disk's database. The default: there is none.
+    fn key(&self, _key: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// What a server says about a part of a disk.

@@ -14,10 +14,13 @@
 mod allocation;
 pub mod blocks;
 pub mod choice;
+pub mod homes;
+pub mod limits;
 pub mod local;
 mod nbd_dial;
 pub mod nbd_server;
 mod readahead;
+pub mod vsphere;
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -1,0 +1,4 @@
+//! Disks of vSphere.
+
+pub mod name;
+pub mod path;
