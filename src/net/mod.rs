@@ -10,6 +10,11 @@
 
 #[forbid(unsafe_code)]
 pub mod nbd;
+#[forbid(unsafe_code)]
+pub mod nfc {
+    //! NFC, the protocol in which hosts hand out the content of disks.
+    pub mod ticket;
+}
 mod os;
 #[forbid(unsafe_code)]
 mod resolve;
@@ -19,3 +24,5 @@ pub mod socket;
 pub mod stream;
 #[forbid(unsafe_code)]
 pub mod tls;
+#[forbid(unsafe_code)]
+pub mod vim;
