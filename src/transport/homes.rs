@@ -445,7 +445,9 @@ impl Line for Homes {
         for Pending { transfer, finish, .. } in waiting {
             finish(transfer, Err(self.0.closing()));
         }
-        self.0.threads.join_until(Instant::now() + LAST_STEPS);
+        if !self.0.threads.join_until(Instant::now() + LAST_STEPS) {
+            os::stay_loaded();
+        }
     }
 
     fn probe(&self, answered: Box<dyn FnOnce() + Send>) {
