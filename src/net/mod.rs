@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   nfc/  the protocol of ESXi hosts: codec
+//!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
@@ -9,12 +11,11 @@
 //! ```
 
 #[forbid(unsafe_code)]
+pub mod http;
+#[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]
-pub mod nfc {
-    //! NFC, the protocol in which hosts hand out the content of disks.
-    pub mod ticket;
-}
+pub mod nfc;
 mod os;
 #[forbid(unsafe_code)]
 mod resolve;

@@ -11,6 +11,7 @@
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library;
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`]: an NBD server inside the test, which may lie;
+//! * [`vcsim`]: a vCenter or ESXi that others wrote;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -31,6 +32,7 @@ pub mod readers;
 pub mod scratch;
 pub mod servers;
 pub mod tools;
+pub mod vcsim;
 pub mod vix;
 
 /// Leaves the test when a program it needs is missing: the reason is printed, and with `CI=true` it is a failure.

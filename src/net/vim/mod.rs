@@ -1,11 +1,34 @@
 //! A client of the SOAP interface of vCenter and ESXi: as much of it as is needed to find a machine's disks and to be
 //! let in to them.
+//!
+//! ```text
+//!   Session ── machine, places, tickets, relocation: the calls by what they are for
+//!    │          properties, devices, hardware: what the answers say
+//!    │ ask, with a new login where it is needed
+//!   wire       a call over HTTP: call (written), fault and xml (read), cookie, version
+//! ```
+//!
+//! Names and ids of a server are its own; nothing here guesses them. What a server says is bounded before it is read, read
+//! by namespace, and quoted in errors only where it repeats no secret.
 
 mod about;
+mod call;
+mod content;
+mod cookie;
+mod devices;
+mod fault;
 mod hardware;
+mod machine;
 mod moref;
+mod places;
+mod properties;
+mod relocation;
 mod session;
-pub mod spec;
+mod spec;
+mod tickets;
+mod version;
+mod wire;
+mod xml;
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
+use crate::net::http::percent::decoded;
 
 /// What a program said to name a virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,29 +104,6 @@ fn is_uuid(text: &str) -> bool {
 fn is_bare_moref(text: &str) -> bool {
     let number = text.strip_prefix("vm-").unwrap_or(text);
     !number.is_empty() && number.len() <= 20 && number.bytes().all(|b| b.is_ascii_digit())
-}
-
-/// The text with its `%XX` undone once; `None` when there is nothing to undo, or what comes out is no text.
-pub fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    let mut changed = false;
-    while let Some((&first, behind)) = rest.split_first() {
-        let pair =
-            behind.first_chunk::<2>().filter(|pair| first == b'%' && pair.iter().all(u8::is_ascii_hexdigit));
-        match pair.and_then(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                changed = true;
-                rest = behind.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = behind;
-            }
-        }
-    }
-    String::from_utf8(bytes).ok().filter(|_| changed)
 }
 
 /// A value as it was given, decoded once and decoded twice, without repetitions.
