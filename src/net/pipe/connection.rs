@@ -25,45 +25,44 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
-use crate::net::nbd::Export;
-use crate::net::nbd::Replies;
-use crate::net::nbd::books::Books;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Cause;
-use crate::net::nbd::calls::Plan;
-use crate::net::nbd::dial::Dialler;
-use crate::net::nbd::durability::Durability;
-use crate::net::nbd::inbox::Inbox;
-use crate::net::nbd::inbox::Progress;
-use crate::net::nbd::outbox::Outbox;
-use crate::net::nbd::request::Verb;
-use crate::net::nbd::window::Window;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::books::Books;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Cause;
+use crate::net::pipe::calls::Plan;
+use crate::net::pipe::durability::Durability;
+use crate::net::pipe::helpers::Helpers;
+use crate::net::pipe::inbox::Inbox;
+use crate::net::pipe::mend;
+use crate::net::pipe::outbox::Outbox;
+use crate::net::pipe::progress;
+use crate::net::pipe::progress::Progress;
+use crate::net::pipe::window;
+use crate::net::pipe::window::Window;
 use crate::net::stream::Patience;
 use crate::net::stream::Stream;
 use crate::threads::Threads;
 use crate::transfer::Transfer;
 
 /// How long a sender may wait before it looks whether it is its turn to receive.
-pub(super) const TURN: Duration = Duration::from_millis(20);
+pub const TURN: Duration = Duration::from_millis(20);
 /// A read that cannot lend its buffer copies in portions of this size.
 const COPIED: usize = 4 << 20;
 
 /// What every connection of a client shares.
 #[derive(Debug)]
-pub struct Shared {
-    /// Makes connections.
-    pub dialler: Arc<dyn Dialler>,
-    /// What the first one found; later ones must find the same.
-    pub export: Export,
+pub struct Shared<P> {
+    /// Makes connections that lead to the same thing.
+    pub protocol: P,
     /// Time to connect.
     pub connect: Duration,
-    /// Silence longer than this is a loss, and so is a reply that takes longer from its first byte to its last.
-    pub request: Duration,
+    /// How long silence may last.
+    pub patience: progress::Limits,
     /// Time to make up for a loss.
     pub reconnect: Duration,
-    /// Bytes in flight, 0 finds.
-    pub window: u64,
+    /// What may be in flight.
+    pub window: window::Limits,
     /// What was acknowledged.
     pub durability: Durability,
     /// For whoever wonders.
@@ -73,13 +72,13 @@ pub struct Shared {
 }
 
 /// One connection.
-pub struct Connection {
+pub struct Connection<P: Protocol> {
     /// Itself, for its threads.
-    pub(super) this: Weak<Connection>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) this: Weak<Connection<P>>,
+    pub(in crate::net) shared: Arc<Shared<P>>,
     pub(super) number: u64,
     pub(super) progress: Arc<Progress>,
-    pub(super) state: Mutex<State>,
+    pub(in crate::net) state: Mutex<State<P>>,
     /// For whoever waits with a call, for an end, or for the end.
     pub(super) changed: Condvar,
     /// For the thread that leads started calls.
@@ -102,13 +101,13 @@ pub enum Link {
 }
 
 /// What the lock protects.
-pub struct State {
-    pub(super) books: Books,
+pub struct State<P: Protocol> {
+    pub(super) books: Books<P>,
     pub(super) window: Window,
     /// `None`: somebody leads.
-    pub(super) inbox: Option<Box<Inbox>>,
+    pub(super) inbox: Option<Box<Inbox<P>>>,
     /// `None`: somebody sends.
-    pub(super) outbox: Option<Box<Outbox>>,
+    pub(super) outbox: Option<Box<Outbox<P>>>,
     pub(super) link: Link,
     /// It was up and is not any more, and nobody took notice yet.
     pub(super) lost: bool,
@@ -120,7 +119,7 @@ pub struct State {
     pub(super) dialling: bool,
     /// By when an outage must be over, and how often a connection was tried since it began.
     pub(super) outage: Option<(Instant, u32)>,
-    pub(super) helpers: super::helpers::Helpers,
+    pub(in crate::net) helpers: Helpers,
 }
 
 /// The bytes that a synchronous call lends.
@@ -133,13 +132,17 @@ pub enum Lent<'a> {
     Nothing,
 }
 
-impl Connection {
+impl<P: Protocol> Connection<P> {
     /// A connection over a stream that was negotiated; without one it is made when it is needed.
-    pub fn new(shared: Arc<Shared>, number: u64, link: Option<(Box<dyn Stream>, Export)>) -> Arc<Connection> {
-        let progress = Arc::new(Progress::new(shared.request));
+    pub fn new(
+        shared: Arc<Shared<P>>,
+        number: u64,
+        link: Option<(Box<dyn Stream>, P::Agreed)>,
+    ) -> Arc<Connection<P>> {
+        let progress = Arc::new(Progress::new(shared.patience));
         let not_tried = Cause { kind: ErrorKind::ConnectionLost, story: String::from("not connected") };
         let state = State {
-            books: Books::default(),
+            books: Books::new(Arc::clone(&progress)),
             window: Window::new(shared.window),
             inbox: Some(Box::new(Inbox::new(Arc::clone(&progress)))),
             outbox: Some(Box::new(Outbox::new())),
@@ -149,7 +152,7 @@ impl Connection {
             blocked: false,
             dialling: false,
             outage: None,
-            helpers: super::helpers::Helpers::default(),
+            helpers: Helpers::default(),
         };
         let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());
         let state = Mutex::new(state);
@@ -163,11 +166,11 @@ impl Connection {
             to_read,
             to_flush,
         });
-        if let Some((stream, export)) = link {
+        if let Some((stream, agreed)) = link {
             let mut st = connection.state.lock();
             let (inbox, outbox) = (st.inbox.take(), st.outbox.take());
             if let (Some(mut inbox), Some(mut outbox)) = (inbox, outbox) {
-                st.connect(stream, &export, &mut inbox, &mut outbox);
+                st.connect(stream, agreed, &mut inbox, &mut outbox);
                 (st.inbox, st.outbox) = (Some(inbox), Some(outbox));
             }
         }
@@ -175,7 +178,12 @@ impl Connection {
     }
 
     /// Works a plan off on the calling thread. What comes back is the call, which did not fail.
-    pub fn call(&self, plan: Plan, lent: Lent<'_>) -> Result<Call> {
+    pub fn call(&self, plan: Plan<P::Ask>, lent: Lent<'_>) -> Result<Call<P>> {
+        self.call_with(plan, lent, P::Extra::default())
+    }
+
+    /// The same for a call that carries something beside its bytes, which reads do not.
+    pub fn call_with(&self, plan: Plan<P::Ask>, lent: Lent<'_>, extra: P::Extra) -> Result<Call<P>> {
         match lent {
             Lent::Read(buf) => self.read(&plan, buf),
             lent => {
@@ -183,10 +191,19 @@ impl Connection {
                 let mut lead = Lead { connection: self, inbox: None };
                 let mut st = self.state.lock();
                 st.admit()?;
-                let id = st.books.enter(Call::new(plan, buffer, None));
+                let id = st.books.enter(Call::new(plan, buffer, None, extra));
                 lead.drive(st, id, lent)
             }
         }
+    }
+
+    /// Waits until every write that was begun before is over, well or not, and works on them meanwhile if nobody else does.
+    pub fn settle_writes(&self) {
+        let mut lead = Lead { connection: self, inbox: None };
+        let mut st = self.state.lock();
+        let mark = st.books.entered();
+        lead.work_while(&mut st, usize::MAX, Lent::Nothing, &|books| books.has_writes_before(mark));
+        lead.rest(st);
     }
 
     /// Nobody uses it at the moment.
@@ -201,7 +218,7 @@ impl Connection {
         matches!(st.link, Link::Up).then_some(st.books.load)
     }
 
-    fn read(&self, plan: &Plan, mut buf: &mut [u8]) -> Result<Call> {
+    fn read(&self, plan: &Plan<P::Ask>, mut buf: &mut [u8]) -> Result<Call<P>> {
         let mut rest = plan.clone();
         loop {
             let mut lead = Lead { connection: self, inbox: None };
@@ -209,7 +226,7 @@ impl Connection {
             st.admit()?;
             lead.inbox = st.inbox.take();
             if lead.inbox.is_some() {
-                let id = st.books.enter(Call::new(rest, Buffer::Lent, None));
+                let id = st.books.enter(Call::new(rest, Buffer::Lent, None, P::Extra::default()));
                 return lead.drive(st, id, Lent::Read(buf));
             }
             drop(st);
@@ -218,7 +235,7 @@ impl Connection {
             let part = Plan { end: rest.start + head.len() as u64, ..rest.clone() };
             let mut st = self.state.lock();
             st.admit()?;
-            let id = st.books.enter(Call::new(part.clone(), own, None));
+            let id = st.books.enter(Call::new(part.clone(), own, None, P::Extra::default()));
             let call = lead.drive(st, id, Lent::Nothing)?;
             match &call.buffer {
                 Buffer::Own(Transfer::ReadOwned(data)) if data.len() == head.len() => {
@@ -234,19 +251,19 @@ impl Connection {
     }
 }
 
-impl fmt::Debug for Connection {
+impl<P: Protocol> fmt::Debug for Connection<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("number", &self.number).finish_non_exhaustive()
     }
 }
 
-impl State {
+impl<P: Protocol> State<P> {
     /// Refuses a call that has no chance.
     pub(super) fn admit(&mut self) -> Result<()> {
         match &self.link {
             Link::Up | Link::Down(_) => Ok(()),
-            Link::Closed => Err(super::mend::closed().error()),
-            Link::Failed(cause, at) if at.elapsed() < super::mend::QUIET => Err(cause.error()),
+            Link::Closed => Err(mend::closed::<P>().error()),
+            Link::Failed(cause, at) if at.elapsed() < mend::QUIET => Err(cause.error()),
             Link::Failed(cause, _) => {
                 self.link = Link::Down(cause.clone());
                 self.outage = Some((Instant::now(), 0));
@@ -259,13 +276,16 @@ impl State {
     pub(super) fn connect(
         &mut self,
         stream: Box<dyn Stream>,
-        export: &Export,
-        inbox: &mut Inbox,
-        outbox: &mut Outbox,
+        agreed: P::Agreed,
+        inbox: &mut Inbox<P>,
+        outbox: &mut Outbox<P>,
     ) {
         let stream: Arc<dyn Stream> = Arc::from(stream);
-        inbox.connect(Arc::clone(&stream), export.replies, export.allocation);
-        outbox.connect(Arc::clone(&stream), export.replies == Replies::Extended);
+        if let Some(first) = P::first_serial(&agreed) {
+            self.books.restart_serial(first);
+        }
+        inbox.connect(Arc::clone(&stream), agreed.clone());
+        outbox.connect(Arc::clone(&stream), agreed);
         self.stream = Some(stream);
         self.link = Link::Up;
     }
@@ -283,31 +303,49 @@ impl State {
 }
 
 /// A thread that works on a connection, and may lead. Gives the lead back when it ends, however it ends.
-pub(super) struct Lead<'a> {
-    pub(super) connection: &'a Connection,
-    pub(super) inbox: Option<Box<Inbox>>,
+pub struct Lead<'a, P: Protocol> {
+    pub(super) connection: &'a Connection<P>,
+    pub(super) inbox: Option<Box<Inbox<P>>>,
 }
 
-impl Lead<'_> {
+impl<P: Protocol> Lead<'_, P> {
     /// Works on until a call is over.
-    fn drive<'s>(&mut self, mut st: MutexGuard<'s, State>, id: usize, mut lent: Lent<'_>) -> Result<Call>
+    fn drive<'s>(&mut self, mut st: MutexGuard<'s, State<P>>, id: usize, lent: Lent<'_>) -> Result<Call<P>>
     where
         Self: 's,
     {
+        self.work_while(&mut st, id, lent, &|books| books.call(id).is_some_and(|call| !call.is_over()));
+        let call = st.books.remove(id);
+        self.rest(st);
+        let mut call =
+            call.ok_or_else(|| Error::new(ErrorKind::Internal, "a call vanished from the books"))?;
+        call.fault.take().map_or(Ok(call), Err)
+    }
+
+    /// Works on as long as something is so. `lent` is for the call of this thread.
+    fn work_while<'s>(
+        &mut self,
+        st: &mut MutexGuard<'s, State<P>>,
+        id: usize,
+        mut lent: Lent<'_>,
+        unfinished: &dyn Fn(&mut Books<P>) -> bool,
+    ) where
+        Self: 's,
+    {
         let connection = self.connection;
-        while st.books.call(id).is_some_and(|call| !call.is_over()) {
+        while unfinished(&mut st.books) {
             if self.inbox.is_none() {
                 self.inbox = st.inbox.take();
             }
             if !matches!(st.link, Link::Up) {
                 match &mut self.inbox {
-                    Some(inbox) => connection.mend(&mut st, inbox),
-                    None => connection.changed.wait(&mut st),
+                    Some(inbox) => connection.mend(st, inbox),
+                    None => connection.changed.wait(st),
                 }
                 continue;
             }
-            let step = match self.send(&mut st, id, &mut lent) {
-                Ok(false) => self.receive(&mut st, id, &mut lent),
+            let step = match self.send(st, id, &mut lent) {
+                Ok(false) => self.receive(st, id, &mut lent),
                 sent => sent.map(|_| ()),
             };
             if let Err(error) = step {
@@ -315,23 +353,28 @@ impl Lead<'_> {
                 connection.changed.notify_all();
             }
         }
-        let call = st.books.remove(id);
+    }
+
+    /// Gives back what it has, and wakes whoever may need it.
+    fn rest(&mut self, mut st: MutexGuard<'_, State<P>>) {
         if let Some(mut inbox) = self.inbox.take() {
             inbox.rest();
             st.inbox = Some(inbox);
         }
         if st.books.is_awaited() || !st.books.finished.is_empty() {
-            connection.to_read.notify_one();
+            self.connection.to_read.notify_one();
         }
         drop(st);
-        connection.changed.notify_all();
-        let mut call =
-            call.ok_or_else(|| Error::new(ErrorKind::Internal, "a call vanished from the books"))?;
-        call.fault.take().map_or(Ok(call), Err)
+        self.connection.changed.notify_all();
     }
 
     /// Sends a batch to its end, if there is one and nobody else sends.
-    fn send<'s>(&mut self, st: &mut MutexGuard<'s, State>, id: usize, lent: &mut Lent<'_>) -> Result<bool> {
+    fn send<'s>(
+        &mut self,
+        st: &mut MutexGuard<'s, State<P>>,
+        id: usize,
+        lent: &mut Lent<'_>,
+    ) -> Result<bool> {
         let Some(mut outbox) = st.outbox.take() else { return Ok(false) };
         let now = Instant::now();
         if outbox.is_idle() {
@@ -356,7 +399,7 @@ impl Lead<'_> {
 
     /// Sends a batch to its end. As long as nobody else receives, what the server sends is received meanwhile: it may be
     /// waiting for that before it takes more.
-    fn send_on(&mut self, outbox: &mut Outbox, id: usize, lent: &mut Lent<'_>) -> Result<()> {
+    fn send_on(&mut self, outbox: &mut Outbox<P>, id: usize, lent: &mut Lent<'_>) -> Result<()> {
         let connection = self.connection;
         let from = Instant::now();
         let mut patience = Patience::None;
@@ -388,7 +431,7 @@ impl Lead<'_> {
     }
 
     /// Receives, or waits until the one who does is done.
-    fn receive(&mut self, st: &mut MutexGuard<'_, State>, id: usize, lent: &mut Lent<'_>) -> Result<()> {
+    fn receive(&mut self, st: &mut MutexGuard<'_, State<P>>, id: usize, lent: &mut Lent<'_>) -> Result<()> {
         let connection = self.connection;
         let Some(inbox) = &mut self.inbox else {
             connection.changed.wait_for(st, Duration::from_secs(1));
@@ -411,7 +454,7 @@ impl Lead<'_> {
     }
 }
 
-impl Drop for Lead<'_> {
+impl<P: Protocol> Drop for Lead<'_, P> {
     fn drop(&mut self) {
         if let Some(inbox) = self.inbox.take() {
             let mut st = self.connection.state.lock();
@@ -426,9 +469,9 @@ impl Drop for Lead<'_> {
     }
 }
 
-impl Connection {
+impl<P: Protocol> Connection<P> {
     /// The outbox comes back; its batch was sent, or the connection is lost.
-    pub(super) fn sent(&self, st: &mut MutexGuard<'_, State>, mut outbox: Box<Outbox>, whole: bool) {
+    pub(super) fn sent(&self, st: &mut MutexGuard<'_, State<P>>, mut outbox: Box<Outbox<P>>, whole: bool) {
         let now = Instant::now();
         let mut settled = false;
         if whole {
@@ -448,9 +491,4 @@ impl Connection {
             }
         }
     }
-}
-
-/// A plan for a whole range.
-pub fn plan(verb: Verb, flags: u16, start: u64, end: u64, step: u64) -> Plan {
-    Plan { verb, flags, start, next: start, end, step: step.max(1) }
 }

@@ -7,26 +7,24 @@
 //!
 //! A flush that was in flight fails if acknowledged writes may be gone, as does the next one if none was.
 //!
-//! [`Shared::reconnect`]: crate::net::nbd::connection::Shared
+//! [`Shared::reconnect`]: crate::net::pipe::connection::Shared
 
 use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
 
-use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::Export;
-use crate::net::nbd::Replies;
-use crate::net::nbd::calls::Cause;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::Link;
-use crate::net::nbd::connection::State;
-use crate::net::nbd::inbox::Inbox;
-use crate::net::nbd::outbox::Outbox;
-use crate::net::nbd::request::Verb;
-use crate::net::stream::Patience;
+use crate::net::pipe::Ask;
+use crate::net::pipe::Kind;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::calls::Cause;
+use crate::net::pipe::connection::Connection;
+use crate::net::pipe::connection::Link;
+use crate::net::pipe::connection::State;
+use crate::net::pipe::inbox::Inbox;
+use crate::net::pipe::outbox::Outbox;
 use crate::net::stream::Stream;
 use crate::threads;
 
@@ -39,13 +37,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const LEAST_TIME: Duration = Duration::from_millis(100);
 
 /// What calls on a closed connection fail with.
-pub fn closed() -> Cause {
-    Cause { kind: ErrorKind::Cancelled, story: String::from("the connection to the NBD server was closed") }
+pub fn closed<P: Protocol>() -> Cause {
+    let story = format!("the connection to the {} server was closed", P::NAME);
+    Cause { kind: ErrorKind::Cancelled, story }
 }
 
-impl Connection {
+impl<P: Protocol> Connection<P> {
     /// The connection is not up, and the caller leads: makes it anew if somebody needs it, or lets everybody know.
-    pub(super) fn mend(&self, st: &mut MutexGuard<'_, State>, inbox: &mut Inbox) {
+    pub(super) fn mend(&self, st: &mut MutexGuard<'_, State<P>>, inbox: &mut Inbox<P>) {
         let Some(mut outbox) = st.outbox.take() else {
             self.changed.wait_for(st, Duration::from_secs(1));
             return;
@@ -54,7 +53,7 @@ impl Connection {
         outbox.disconnect();
         match &st.link {
             Link::Up => {}
-            Link::Closed => st.sweep(&closed()),
+            Link::Closed => st.sweep(&closed::<P>()),
             Link::Failed(cause, _) => {
                 let cause = cause.clone();
                 st.sweep(&cause);
@@ -71,14 +70,14 @@ impl Connection {
 
     fn redial(
         &self,
-        st: &mut MutexGuard<'_, State>,
-        inbox: &mut Inbox,
-        outbox: &mut Outbox,
+        st: &mut MutexGuard<'_, State<P>>,
+        inbox: &mut Inbox<P>,
+        outbox: &mut Outbox<P>,
         mut cause: Cause,
     ) {
         self.take_stock(st, &cause);
         let reconnect = self.shared.reconnect;
-        if is_final(cause.kind) || (reconnect.is_zero() && st.outage.is_none()) {
+        if P::is_final(cause.kind, false) || (reconnect.is_zero() && st.outage.is_none()) {
             return st.give_up(cause);
         }
         st.dialling = true;
@@ -95,12 +94,12 @@ impl Connection {
             }
             st.outage = Some((end, tries + 1));
             match self.attempt(st, end, tries) {
-                Ok((stream, export)) if matches!(st.link, Link::Down(_)) => {
-                    st.connect(stream, &export, inbox, outbox);
-                    self.shared.log.info(|| format!("{}: connected again", self.shared.dialler.label()));
+                Ok((stream, agreed)) if matches!(st.link, Link::Down(_)) => {
+                    st.connect(stream, agreed, inbox, outbox);
+                    self.shared.log.info(|| format!("{}: connected again", self.shared.protocol.label()));
                 }
                 Ok(_) => {}
-                Err(error) if is_final(error.kind()) => st.give_up(Cause::of(&error)),
+                Err(error) if P::is_final(error.kind(), true) => st.give_up(Cause::of(&error)),
                 Err(error) => {
                     cause = Cause::of(&error.context(format!("connecting again after: {first}")));
                 }
@@ -108,27 +107,27 @@ impl Connection {
         }
         st.dialling = false;
         if matches!(st.link, Link::Closed) {
-            st.sweep(&closed());
+            st.sweep(&closed::<P>());
         }
     }
 
     /// Everything that was in flight is to be sent again, or fails for good.
-    fn take_stock(&self, st: &mut MutexGuard<'_, State>, cause: &Cause) {
+    fn take_stock(&self, st: &mut MutexGuard<'_, State<P>>, cause: &Cause) {
         let durability = &self.shared.durability;
         if std::mem::take(&mut st.lost) {
-            self.shared.log.info(|| format!("{}: {}", self.shared.dialler.label(), cause.story));
+            self.shared.log.info(|| format!("{}: {}", self.shared.protocol.label(), cause.story));
             durability.connection_lost(&cause.story);
         }
         st.blocked = false;
         st.books.send_again();
         st.window.restart();
         if durability.is_lost() {
-            st.books.fail(&|| cause.error(), &|call| call.plan.verb == Verb::Flush);
+            st.books.fail(&|| cause.error(), &|call| call.plan.ask.kind() == Kind::Flush);
         }
     }
 
     /// Waits before an attempt. `false`: something else may be up.
-    fn pause(&self, st: &mut MutexGuard<'_, State>, tries: u32, end: Instant) -> bool {
+    fn pause(&self, st: &mut MutexGuard<'_, State<P>>, tries: u32, end: Instant) -> bool {
         let Some(doubled) = tries.checked_sub(1) else { return true };
         let pause = PAUSE.saturating_mul(1 << doubled.min(10)).min(LONGEST_PAUSE);
         let until = (Instant::now() + pause).min(end);
@@ -142,36 +141,33 @@ impl Connection {
 
     fn attempt(
         &self,
-        st: &mut MutexGuard<'_, State>,
+        st: &mut MutexGuard<'_, State<P>>,
         end: Instant,
         tries: u32,
-    ) -> Result<(Box<dyn Stream>, Export)> {
+    ) -> Result<(Box<dyn Stream>, P::Agreed)> {
         let now = Instant::now();
         let full = now + self.shared.connect;
         let until = if tries == 0 { full } else { full.min(end.max(now + LEAST_TIME)) };
-        let (stream, export) = MutexGuard::unlocked(st, || self.shared.dialler.dial(until))?;
-        let ours = &self.shared.export;
-        if (export.size, export.flags, export.blocks) != (ours.size, ours.flags, ours.blocks) {
-            stream.shutdown();
-            let message = format!(
-                "the export changed while the connection was lost: {} bytes with flags {:#x} and {:?} before, {} bytes with \
-                 flags {:#x} and {:?} after",
-                ours.size, ours.flags, ours.blocks, export.size, export.flags, export.blocks
-            );
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
-        // What is to be sent again may be longer than 32 bits can say.
-        if ours.replies == Replies::Extended && export.replies != Replies::Extended {
-            stream.shutdown();
-            let message = "the server changed while the connection was lost: it had extended headers";
-            return Err(Error::new(ErrorKind::Protocol, message));
-        }
-        Ok((stream, export))
+        MutexGuard::unlocked(st, || self.shared.protocol.dial(until))
     }
 
-    /// Refuses what comes, ends every wait. [`Connection::close_by`] is to follow.
-    pub fn leave(&self) {
-        self.state.lock().leave();
+    /// Refuses what comes, takes leave of the server if nothing is going on, ends every wait. [`Connection::close_by`] is to
+    /// follow.
+    pub fn leave(&self, end: Instant) {
+        let mut st = self.state.lock();
+        let up = matches!(st.link, Link::Up);
+        st.link = Link::Closed;
+        if up && let Some((inbox, outbox)) = st.ends_at_rest() {
+            let next = st.books.next_serial();
+            if let Some(stream) = st.stream.clone() {
+                MutexGuard::unlocked(&mut st, || P::farewell(&inbox, next, &*stream, end));
+            }
+            (st.inbox, st.outbox) = (Some(inbox), Some(outbox));
+        }
+        if let Some(stream) = st.stream.take() {
+            stream.shutdown();
+        }
+        drop(st);
         self.changed.notify_all();
         self.to_read.notify_all();
         self.to_flush.notify_all();
@@ -184,7 +180,7 @@ impl Connection {
         let mut swept = false;
         loop {
             if !swept && (st.dialling || (st.inbox.is_some() && st.outbox.is_some())) {
-                st.sweep(&closed());
+                st.sweep(&closed::<P>());
                 self.changed.notify_all();
                 swept = true;
             }
@@ -203,7 +199,7 @@ impl Connection {
     }
 }
 
-impl State {
+impl<P: Protocol> State<P> {
     /// No connection could be made: everybody fails.
     fn give_up(&mut self, cause: Cause) {
         self.sweep(&cause);
@@ -220,26 +216,18 @@ impl State {
         self.books.fail(&|| cause.error(), &|_| true);
     }
 
-    /// Says farewell if that can be done at once, and ends every wait.
-    fn leave(&mut self) {
-        let up = matches!(self.link, Link::Up);
-        self.link = Link::Closed;
-        if up
-            && self.inbox.is_some()
-            && let Some(outbox) = self.outbox.as_mut().filter(|outbox| outbox.is_idle())
-        {
-            outbox.gather_leave();
-            let _ = outbox.send(&[], Patience::None); // a courtesy; the connection ends either way
-            outbox.clear();
-        }
-        if let Some(stream) = self.stream.take() {
-            stream.shutdown();
-        }
+    /// Both ends, if nothing is in flight and nobody is about to send.
+    #[expect(clippy::type_complexity, reason = "two boxes")]
+    fn ends_at_rest(&mut self) -> Option<(Box<Inbox<P>>, Box<Outbox<P>>)> {
+        let quiet = self.books.flying == 0
+            && self.inbox.as_ref().is_some_and(|inbox| inbox.staged().is_empty())
+            && self.outbox.as_ref().is_some_and(|outbox| outbox.is_idle());
+        if quiet { self.inbox.take().zip(self.outbox.take()) } else { None }
     }
 }
 
-/// Trying again would not help.
-fn is_final(kind: ErrorKind) -> bool {
+/// What every protocol gives up at once.
+pub fn is_final(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::Protocol

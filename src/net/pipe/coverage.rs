@@ -36,11 +36,6 @@ impl Coverage {
         Ok(())
     }
 
-    /// True when nothing arrived.
-    pub fn is_empty(&self) -> bool {
-        self.prefix == 0 && self.islands.is_empty()
-    }
-
     /// True when `0..len` arrived.
     pub fn is_whole(&self, len: u64) -> bool {
         self.prefix >= len

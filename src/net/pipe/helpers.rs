@@ -11,16 +11,17 @@ use parking_lot::MutexGuard;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Finished;
-use crate::net::nbd::calls::Plan;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::Lead;
-use crate::net::nbd::connection::Link;
-use crate::net::nbd::connection::State;
-use crate::net::nbd::connection::TURN;
-use crate::net::nbd::outbox::Outbox;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Finished;
+use crate::net::pipe::calls::Plan;
+use crate::net::pipe::connection::Connection;
+use crate::net::pipe::connection::Lead;
+use crate::net::pipe::connection::Link;
+use crate::net::pipe::connection::State;
+use crate::net::pipe::connection::TURN;
+use crate::net::pipe::outbox::Outbox;
 use crate::net::stream::Patience;
 use crate::threads;
 use crate::transfer::Finish;
@@ -52,11 +53,11 @@ impl Helpers {
     }
 }
 
-impl Connection {
+impl<P: Protocol> Connection<P> {
     /// Starts a call. What cannot be begun comes back, with the reason.
     pub fn start(
         &self,
-        plan: Plan,
+        plan: Plan<P::Ask>,
         transfer: Transfer,
         finish: Finish,
     ) -> Result<(), (Transfer, Finish, Error)> {
@@ -64,7 +65,7 @@ impl Connection {
         if let Err(error) = st.admit().and_then(|()| self.reader(&mut st)) {
             return Err((transfer, finish, error));
         }
-        st.books.enter(Call::new(plan, Buffer::Own(transfer), Some(finish)));
+        st.books.enter(Call::new(plan, Buffer::Own(transfer), Some(finish), P::Extra::default()));
         if !st.helpers.is_reader(threads::here()) {
             // the reader itself sends all it was asked for when it has told everybody
             self.send_queued(&mut st);
@@ -91,20 +92,24 @@ impl Connection {
     }
 
     /// There is a thread that leads.
-    fn reader(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
+    fn reader(&self, st: &mut MutexGuard<'_, State<P>>) -> Result<()> {
         if !st.helpers.reader_born {
             let connection = self.this.upgrade().ok_or_else(dropped)?;
-            self.shared.threads.spawn(&format!("vix-nbd-{}", self.number), move || connection.read_on())?;
+            self.shared.threads.spawn(&self.thread_name(""), move || connection.read_on())?;
             st.helpers.reader_born = true;
             st.helpers.alive += 1;
         }
         Ok(())
     }
 
-    pub(super) fn flusher(&self, st: &mut MutexGuard<'_, State>) -> Result<()> {
+    fn thread_name(&self, what: &str) -> String {
+        format!("vix-{}-{}{what}", P::NAME.to_ascii_lowercase(), self.number)
+    }
+
+    pub(super) fn flusher(&self, st: &mut MutexGuard<'_, State<P>>) -> Result<()> {
         if !st.helpers.flusher_born {
             let connection = self.this.upgrade().ok_or_else(dropped)?;
-            self.shared.threads.spawn(&format!("vix-nbd-{}w", self.number), move || connection.flush_on())?;
+            self.shared.threads.spawn(&self.thread_name("w"), move || connection.flush_on())?;
             st.helpers.flusher_born = true;
             st.helpers.alive += 1;
         }
@@ -112,7 +117,7 @@ impl Connection {
     }
 
     /// Sends what is queued as far as the stream takes it at once.
-    fn send_queued(&self, st: &mut MutexGuard<'_, State>) {
+    fn send_queued(&self, st: &mut MutexGuard<'_, State<P>>) {
         while matches!(st.link, Link::Up) {
             let Some(mut outbox) = st.outbox.take() else { return };
             if !outbox.is_idle() {
@@ -179,7 +184,7 @@ impl Connection {
     }
 
     /// Receives until somebody can be told something.
-    fn lead_on(&self, st: &mut MutexGuard<'_, State>, lead: &mut Lead<'_>) {
+    fn lead_on(&self, st: &mut MutexGuard<'_, State<P>>, lead: &mut Lead<'_, P>) {
         let Some(inbox) = &mut lead.inbox else { return };
         inbox.rest(); // others may have been told something meanwhile
         if !matches!(st.link, Link::Up) {
@@ -197,7 +202,9 @@ impl Connection {
                 self.changed.notify_all();
                 return;
             }
-            if !st.books.finished.is_empty() && !st.has_whole_reply(inbox) {
+            if !st.books.finished.is_empty()
+                && !P::has_whole_reply(&inbox.agreed, inbox.staged(), &mut st.books)
+            {
                 return;
             }
             if st.books.has_queued() {
@@ -237,7 +244,7 @@ impl Connection {
         self.changed.notify_all();
     }
 
-    fn send_patiently(&self, outbox: &mut Outbox) -> Result<()> {
+    fn send_patiently(&self, outbox: &mut Outbox<P>) -> Result<()> {
         let from = Instant::now();
         loop {
             let before = outbox.taken();

@@ -5,61 +5,24 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::Replies;
-use crate::net::nbd::reply::MOST_HEAD;
-use crate::net::nbd::reply::protocol;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::progress::Progress;
+use crate::net::pipe::protocol;
 use crate::net::stream::Patience;
 use crate::net::stream::Ready;
 use crate::net::stream::Stream;
 
 /// Longest payload that is received in one call with a foreseen head.
 pub const MOST_AHEAD: usize = 64 << 10;
-/// What follows a payload is received with it: the next head, or a good deal more when payloads are small.
-const TAIL: usize = MOST_HEAD + 8;
+/// When payloads are small, more than a head is received behind one.
 const TAIL_OF_SMALL: usize = 32 << 10;
 /// Holds a head, a foreseen payload that turned out to be something else, and what came behind.
 const STAGING: usize = MOST_AHEAD + TAIL_OF_SMALL + 4096;
-
-/// When something was sent last, so that a receiver does not give up while the other direction goes on.
-#[derive(Debug)]
-pub struct Progress {
-    born: Instant,
-    sent: AtomicU64,
-    limit: Duration,
-}
-
-impl Progress {
-    /// Silence longer than `limit` is a loss.
-    pub fn new(limit: Duration) -> Progress {
-        Progress { born: Instant::now(), sent: AtomicU64::new(0), limit }
-    }
-
-    /// Something was sent at this time.
-    pub fn sent(&self, at: Instant) {
-        let micros = at.saturating_duration_since(self.born).as_micros();
-        self.sent.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// The end of the patience of one who has waited since `from`.
-    pub fn until(&self, from: Instant) -> Instant {
-        let sent = self.born + Duration::from_micros(self.sent.load(Ordering::Relaxed));
-        from.max(sent) + self.limit
-    }
-
-    /// Nothing moved for too long.
-    pub fn timeout(&self) -> Error {
-        let message = format!("the server has not moved for {:.1} s", self.limit.as_secs_f64());
-        Error::new(ErrorKind::TimedOut, message)
-    }
-}
 
 /// How long the one who receives waits: for the beginning of a reply while the server moves at all, for the rest of it
 /// no longer than [`Progress`] allows for silence, however it comes.
@@ -73,14 +36,14 @@ struct Waiting {
 
 impl Waiting {
     fn until(&self, from: Instant) -> Instant {
-        self.begun.map_or_else(|| self.progress.until(from), |begun| begun + self.progress.limit)
+        self.begun.map_or_else(|| self.progress.until(from), |begun| begun + self.progress.limit())
     }
 
     fn timeout(&self) -> Error {
         match self.begun {
             None => self.progress.timeout(),
             Some(_) => {
-                let limit = self.progress.limit.as_secs_f64();
+                let limit = self.progress.limit().as_secs_f64();
                 Error::new(
                     ErrorKind::TimedOut,
                     format!("the rest of a reply has not come within {limit:.1} s"),
@@ -91,12 +54,12 @@ impl Waiting {
 }
 
 /// The receiving end.
-pub struct Inbox {
+pub struct Inbox<P: Protocol> {
     stream: Option<Arc<dyn Stream>>,
-    /// What replies look like.
-    pub replies: Replies,
-    /// The id of `base:allocation`.
-    pub allocation: Option<u32>,
+    /// What was negotiated.
+    pub agreed: P::Agreed,
+    /// What the protocol works with.
+    pub unpacker: P::Unpacker,
     /// Payloads in flight are small, so that several replies may be received at once.
     pub greedy: bool,
     waiting: Waiting,
@@ -105,13 +68,13 @@ pub struct Inbox {
     end: usize,
 }
 
-impl Inbox {
+impl<P: Protocol> Inbox<P> {
     /// Of a connection that is not up.
-    pub fn new(progress: Arc<Progress>) -> Inbox {
+    pub fn new(progress: Arc<Progress>) -> Inbox<P> {
         Inbox {
             stream: None,
-            replies: Replies::Simple,
-            allocation: None,
+            agreed: P::Agreed::default(),
+            unpacker: P::Unpacker::default(),
             greedy: false,
             waiting: Waiting { progress, partial: false, begun: None },
             staging: vec![0; STAGING].into_boxed_slice(),
@@ -121,10 +84,11 @@ impl Inbox {
     }
 
     /// The connection is up.
-    pub fn connect(&mut self, stream: Arc<dyn Stream>, replies: Replies, allocation: Option<u32>) {
+    pub fn connect(&mut self, stream: Arc<dyn Stream>, agreed: P::Agreed) {
         self.disconnect();
         self.stream = Some(stream);
-        (self.replies, self.allocation) = (replies, allocation);
+        self.agreed = agreed;
+        self.unpacker = P::Unpacker::default();
     }
 
     /// The connection is gone.
@@ -160,12 +124,17 @@ impl Inbox {
 
     /// Waits until `count` bytes are staged, at most [`STAGING`].
     pub fn stage(&mut self, count: usize) -> Result<()> {
-        if self.start + count > STAGING {
+        self.stage_some(count, count)
+    }
+
+    /// The same, and takes more if it comes with them, up to `useful` bytes or, when payloads are small, what there is.
+    pub fn stage_some(&mut self, count: usize, useful: usize) -> Result<()> {
+        if self.start + useful > STAGING {
             self.staging.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         while self.end - self.start < count {
-            let stop = if self.greedy { STAGING } else { self.start + count };
+            let stop = if self.greedy { STAGING } else { self.start + useful };
             let Some(free) = self.staging.get_mut(self.end..stop) else {
                 return Err(Error::new(ErrorKind::Internal, format!("{count} bytes cannot be staged")));
             };
@@ -214,7 +183,7 @@ impl Inbox {
         here.copy_from_slice(staged.get(..here.len()).unwrap_or_default());
         self.consume(here.len());
         while !rest.is_empty() {
-            let tail = if self.greedy { TAIL_OF_SMALL } else { TAIL };
+            let tail = if self.greedy { TAIL_OF_SMALL } else { P::TAIL };
             let missing = rest.len();
             let tail = self.staging.get_mut(..tail).unwrap_or_default();
             let mut parts = [IoSliceMut::new(rest), IoSliceMut::new(tail)];

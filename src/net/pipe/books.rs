@@ -2,27 +2,37 @@
 //! output happens here.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
-use crate::error::Result;
-use crate::net::nbd::calls::Buffer;
-use crate::net::nbd::calls::Call;
-use crate::net::nbd::calls::Finished;
-use crate::net::nbd::calls::Piece;
-use crate::net::nbd::calls::Slot;
-use crate::net::nbd::coverage::Coverage;
-use crate::net::nbd::request::Verb;
-use crate::net::nbd::window::Window;
+use crate::net::pipe::Ask;
+use crate::net::pipe::Kind;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::calls::Buffer;
+use crate::net::pipe::calls::Call;
+use crate::net::pipe::calls::Finished;
+use crate::net::pipe::calls::Outcome;
+use crate::net::pipe::calls::Piece;
+use crate::net::pipe::calls::Slot;
+use crate::net::pipe::coverage::Coverage;
+use crate::net::pipe::progress::Progress;
+use crate::net::pipe::window::Window;
 use crate::transfer::Transfer;
 
+/// A server that is short of something is asked again for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The books.
-#[derive(Default)]
-pub struct Books {
-    calls: Vec<Option<Call>>,
+pub struct Books<P: Protocol> {
+    progress: Arc<Progress>,
+    calls: Vec<Option<Call<P>>>,
     free_calls: Vec<usize>,
-    slots: Vec<Option<Slot>>,
+    /// Calls that were entered.
+    entered: u64,
+    slots: Vec<Option<Slot<P>>>,
     free_slots: Vec<usize>,
     serial: u32,
     /// The cookie that was given out last.
@@ -42,9 +52,53 @@ pub struct Books {
     pub warm_up: bool,
 }
 
-impl Books {
+impl<P: Protocol> Books<P> {
+    /// Empty ones. What is in flight decides how much patience `progress` has.
+    pub fn new(progress: Arc<Progress>) -> Books<P> {
+        Books {
+            progress,
+            calls: Vec::new(),
+            free_calls: Vec::new(),
+            entered: 0,
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            serial: 0,
+            latest: 0,
+            queue: VecDeque::new(),
+            started: 0,
+            flying: 0,
+            early: 0,
+            finished: VecDeque::new(),
+            load: 0,
+            warm_up: false,
+        }
+    }
+
+    /// The next request gets this number.
+    pub fn restart_serial(&mut self, first: u32) {
+        self.serial = first.wrapping_sub(1);
+    }
+
+    /// What the number of the next request would be.
+    pub fn next_serial(&self) -> u32 {
+        self.serial.wrapping_add(1)
+    }
+
+    /// The number of calls that were entered: a mark for [`Books::has_writes_before`].
+    pub fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// A write that was entered before the mark is not over.
+    pub fn has_writes_before(&self, mark: u64) -> bool {
+        let mut calls = self.calls.iter().flatten();
+        calls.any(|call| call.number < mark && call.plan.ask.kind() == Kind::Write && !call.is_over())
+    }
+
     /// Enters a call and queues it, unless only its owner can send it.
-    pub fn enter(&mut self, call: Call) -> usize {
+    pub fn enter(&mut self, mut call: Call<P>) -> usize {
+        call.number = self.entered;
+        self.entered += 1;
         if call.finish.is_some() {
             self.started += 1;
             self.load += call.plan.end - call.plan.start;
@@ -64,12 +118,12 @@ impl Books {
     }
 
     /// A call that is there.
-    pub fn call(&mut self, id: usize) -> Option<&mut Call> {
+    pub fn call(&mut self, id: usize) -> Option<&mut Call<P>> {
         self.calls.get_mut(id)?.as_mut()
     }
 
     /// Removes a call.
-    pub fn remove(&mut self, id: usize) -> Option<Call> {
+    pub fn remove(&mut self, id: usize) -> Option<Call<P>> {
         let call = self.calls.get_mut(id)?.take()?;
         self.free_calls.push(id);
         if call.finish.is_some() {
@@ -80,7 +134,7 @@ impl Books {
     }
 
     /// The next piece that anybody may send, if the window admits it.
-    pub fn next_queued(&mut self, window: &mut Window, at: Instant) -> Option<&mut Slot> {
+    pub fn next_queued(&mut self, window: &mut Window, at: Instant) -> Option<&mut Slot<P>> {
         loop {
             let id = *self.queue.front()?;
             let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut).filter(|call| call.queued)
@@ -88,12 +142,13 @@ impl Books {
                 self.queue.pop_front();
                 continue;
             };
-            let Some(piece) = call.peek() else {
+            let piece = if call.is_full() { None } else { call.peek(window.longest()) };
+            let Some(piece) = piece else {
                 call.queued = false;
                 self.queue.pop_front();
                 continue;
             };
-            if !window.admits(piece.weight()) {
+            if !window.admits(piece.weight(), at) {
                 return None;
             }
             call.pop(&piece);
@@ -107,10 +162,10 @@ impl Books {
     }
 
     /// The next piece of a call that only its owner can send, if the window admits it.
-    pub fn next_of(&mut self, id: usize, window: &mut Window, at: Instant) -> Option<&mut Slot> {
+    pub fn next_of(&mut self, id: usize, window: &mut Window, at: Instant) -> Option<&mut Slot<P>> {
         let call = self.calls.get_mut(id)?.as_mut()?;
-        let piece = call.peek()?;
-        if !window.admits(piece.weight()) {
+        let piece = call.peek(window.longest())?;
+        if !window.admits(piece.weight(), at) {
             return None;
         }
         call.pop(&piece);
@@ -139,17 +194,23 @@ impl Books {
     }
 
     /// The slot that a reply belongs to.
-    pub fn slot(&mut self, cookie: u64) -> Option<&mut Slot> {
+    pub fn slot(&mut self, cookie: u64) -> Option<&mut Slot<P>> {
         let index = usize::try_from(cookie & u64::from(u32::MAX)).ok()?;
         self.slots.get_mut(index)?.as_mut().filter(|slot| slot.cookie == cookie)
     }
 
     /// The slot of a reply, and the call it is for.
-    pub fn slot_and_call(&mut self, cookie: u64) -> Option<(&mut Slot, &mut Call)> {
+    pub fn slot_and_call(&mut self, cookie: u64) -> Option<(&mut Slot<P>, &mut Call<P>)> {
         let index = usize::try_from(cookie & u64::from(u32::MAX)).ok()?;
         let slot = self.slots.get_mut(index)?.as_mut().filter(|slot| slot.cookie == cookie)?;
         let call = self.calls.get_mut(slot.call)?.as_mut()?;
         Some((slot, call))
+    }
+
+    /// The cookie of the request in flight with this number.
+    pub fn cookie_of(&self, serial: u32) -> Option<u64> {
+        let mut slots = self.slots.iter().flatten();
+        slots.find(|slot| slot.cookie >> 32 == u64::from(serial)).map(|slot| slot.cookie)
     }
 
     /// All of this request was handed to the stream. True when its reply was there already, and is dealt with by this.
@@ -157,9 +218,9 @@ impl Books {
         let Some(slot) = self.slot(cookie) else { return false };
         slot.sent = true;
         match slot.early.take() {
-            Some(result) => {
+            Some(outcome) => {
                 self.early -= 1;
-                self.settle(cookie, result, window, at);
+                self.settle(cookie, outcome, window, at);
                 true
             }
             None => false,
@@ -168,13 +229,13 @@ impl Books {
 
     /// The reply to this request is complete. A call that is over by this is moved to the finished ones, or left for the
     /// thread that drives it.
-    pub fn settle(&mut self, cookie: u64, result: Result<()>, window: &mut Window, at: Instant) {
+    pub fn settle(&mut self, cookie: u64, outcome: Outcome, window: &mut Window, at: Instant) {
         let Some(index) = usize::try_from(cookie & u64::from(u32::MAX)).ok() else { return };
         let Some(place) = self.slots.get_mut(index) else { return };
         match place {
             Some(slot) if slot.cookie != cookie => return,
-            Some(slot) if !slot.sent && slot.piece.verb == Verb::Write => {
-                if slot.early.replace(result).is_none() {
+            Some(slot) if !slot.sent && slot.piece.ask.kind() == Kind::Write => {
+                if slot.early.replace(outcome).is_none() {
                     self.early += 1; // its payload is still being looked at
                 }
                 return;
@@ -184,13 +245,18 @@ impl Books {
         let Some(slot) = place.take() else { return };
         self.free_slots.push(index);
         self.flying -= 1;
+        self.progress.back(slot.piece.ask.kind());
         window.back(slot.piece.weight(), slot.out, at);
         let id = slot.call;
         let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut) else { return };
         call.flying -= 1;
-        match result {
-            Ok(()) => book_extents(call, slot),
-            Err(error) => call.fail(error),
+        match outcome {
+            Outcome::Done => {
+                window.answered();
+                P::book(call, &slot.piece, slot.note);
+            }
+            Outcome::Refused(error) => call.fail(error),
+            Outcome::PutOff(error) => put_off(call, &slot.piece, error, window, at),
         }
         self.enqueue(id);
         self.hand_over(id);
@@ -215,7 +281,7 @@ impl Books {
     }
 
     /// Fails every call, or those that `which` picks. Both directions must be at rest.
-    pub fn fail(&mut self, error: &dyn Fn() -> Error, which: &dyn Fn(&Call) -> bool) {
+    pub fn fail(&mut self, error: &dyn Fn() -> Error, which: &dyn Fn(&Call<P>) -> bool) {
         for id in 0..self.calls.len() {
             let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut) else { continue };
             if which(call) {
@@ -226,12 +292,12 @@ impl Books {
     }
 
     /// True when it is exactly the pieces of one lent read that are in flight, and there is one; says which.
-    pub fn only_piece_of(&mut self, id: usize) -> Option<(u64, Piece)> {
+    pub fn only_piece_of(&mut self, id: usize) -> Option<(u64, Piece<P::Ask>)> {
         if self.flying != 1 {
             return None;
         }
         let slot = self.slot(self.latest)?;
-        (slot.call == id && slot.piece.verb == Verb::Read && slot.is_fresh())
+        (slot.call == id && slot.piece.ask.kind() == Kind::Read && slot.fresh)
             .then_some((slot.cookie, slot.piece))
     }
 
@@ -239,6 +305,7 @@ impl Books {
         if let Some(call) = self.calls.get_mut(id).and_then(Option::as_mut)
             && !call.queued
             && call.has_unsent()
+            && !call.is_full()
             && !call.is_lent_write()
         {
             call.queued = true;
@@ -246,8 +313,15 @@ impl Books {
         }
     }
 
-    fn occupy(&mut self, call: usize, piece: Piece, window: &mut Window, at: Instant) -> Option<&mut Slot> {
+    fn occupy(
+        &mut self,
+        call: usize,
+        piece: Piece<P::Ask>,
+        window: &mut Window,
+        at: Instant,
+    ) -> Option<&mut Slot<P>> {
         window.out(piece.weight(), at);
+        self.progress.out(piece.ask.kind());
         self.flying += 1;
         self.serial = self.serial.wrapping_add(1);
         let index = match self.free_slots.pop() {
@@ -265,9 +339,8 @@ impl Books {
             call,
             piece,
             covered: Coverage::default(),
-            refusal: None,
-            refusals: 0,
-            extents: Vec::new(),
+            note: P::Note::default(),
+            fresh: true,
             out: at,
             sent: false,
             early: None,
@@ -276,6 +349,7 @@ impl Books {
 
     fn forget_slots(&mut self) {
         (self.flying, self.early) = (0, 0);
+        self.progress.all_back();
         self.slots.clear();
         self.free_slots.clear();
     }
@@ -298,24 +372,24 @@ fn lost_buffer() -> Error {
     Error::new(ErrorKind::Internal, "the buffer of a transfer was lost")
 }
 
-/// With so many extents a call ends before its range does; the rest is another call's.
-const ENOUGH_EXTENTS: usize = 1 << 20;
-
-/// Notes what a block status said, and asks on for what it did not reach.
-fn book_extents(call: &mut Call, slot: Slot) {
-    if slot.piece.verb != Verb::Status {
-        return;
+/// Has a piece sent again, in halves if it is long, unless that went on for too long.
+fn put_off<P: Protocol>(
+    call: &mut Call<P>,
+    piece: &Piece<P::Ask>,
+    error: Error,
+    window: &mut Window,
+    at: Instant,
+) {
+    window.put_off(at);
+    let since = *call.put_off.get_or_insert(at);
+    if call.fault.is_some() || at.saturating_duration_since(since) >= PATIENCE {
+        return call.fail(error);
     }
-    let end = slot.piece.offset + slot.piece.len;
-    let mut at = slot.piece.offset;
-    for (len, flags) in slot.extents {
-        let stop = end.min(at.saturating_add(len));
-        call.extents.push((at, stop - at, flags));
-        at = stop;
-    }
-    if call.extents.len() >= ENOUGH_EXTENTS {
-        call.stop();
-    } else if at < end && call.fault.is_none() {
-        call.again.push(Piece { offset: at, len: end - at, ..slot.piece });
+    let longest = window.longest();
+    let mut end = piece.offset + piece.len;
+    while end > piece.offset {
+        let start = piece.offset.max(end.saturating_sub(longest));
+        call.again.push(Piece { offset: start, len: end - start, ..*piece });
+        end = start;
     }
 }

@@ -1,26 +1,24 @@
 //! A *call* is what the layers above ask for; it is sent as *pieces*, each a request of its own. A piece in flight
 //! occupies a *slot*, found by the cookie of its reply.
 
+use std::fmt;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
-use crate::net::nbd::coverage::Coverage;
-use crate::net::nbd::reply::Refusal;
-use crate::net::nbd::request::FLAG_FUA;
-use crate::net::nbd::request::Verb;
-use crate::net::nbd::window;
+use crate::net::pipe::Ask;
+use crate::net::pipe::Kind;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::coverage::Coverage;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
 
 /// A range to be worked on piece by piece.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct Plan<A> {
     /// What is asked for.
-    pub verb: Verb,
-    /// Command flags.
-    pub flags: u16,
+    pub ask: A,
     /// First byte of the whole.
     pub start: u64,
     /// First byte that no piece was made of yet.
@@ -29,28 +27,42 @@ pub struct Plan {
     pub end: u64,
     /// Longest piece.
     pub step: u64,
+    /// Most pieces in flight.
+    pub most: u32,
+}
+
+impl<A: Ask> Plan<A> {
+    /// For a whole range.
+    pub fn new(ask: A, start: u64, end: u64, step: u64) -> Plan<A> {
+        Plan { ask, start, next: start, end, step: step.max(1), most: u32::MAX }
+    }
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct Piece<A> {
     /// What is asked for.
-    pub verb: Verb,
-    /// Command flags.
-    pub flags: u16,
+    pub ask: A,
     /// First byte.
     pub offset: u64,
     /// Bytes; only a flush has none.
     pub len: u64,
 }
 
-impl Piece {
+impl<A: Ask> Piece<A> {
     /// What it counts for in the window.
     pub fn weight(&self) -> u64 {
-        match self.verb {
-            Verb::Read | Verb::Write => self.len.max(512),
-            Verb::Status => window::ANSWER,
-            _ => window::LIGHT,
+        self.ask.weight(self.len)
+    }
+}
+
+/// `read of 512 bytes at 0x1000`
+impl<A: Ask> fmt::Display for Piece<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.ask.word();
+        match self.ask.kind() {
+            Kind::Flush => f.write_str(word),
+            _ => write!(f, "{word} of {} bytes at {:#x}", self.len, self.offset),
         }
     }
 }
@@ -69,11 +81,11 @@ pub enum Buffer {
 }
 
 /// One call.
-pub struct Call {
+pub struct Call<P: Protocol> {
     /// What is left to be made into pieces.
-    pub plan: Plan,
+    pub plan: Plan<P::Ask>,
     /// Pieces that have to be sent once more, or for the rest of an answer.
-    pub again: Vec<Piece>,
+    pub again: Vec<Piece<P::Ask>>,
     /// Pieces in flight.
     pub flying: u32,
     /// The bytes.
@@ -84,25 +96,29 @@ pub struct Call {
     pub queued: bool,
     /// What went wrong first.
     pub fault: Option<Error>,
-    /// Answers to block status: offset, bytes, flags; in the order of arrival.
-    pub extents: Vec<(u64, u64, u64)>,
+    /// When the server first asked for patience.
+    pub put_off: Option<Instant>,
+    /// Calls are counted: those that were entered earlier have smaller numbers.
+    pub number: u64,
+    /// What the protocol has beside the bytes.
+    pub extra: P::Extra,
 }
 
-impl std::fmt::Debug for Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<P: Protocol> fmt::Debug for Call<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("plan", &self.plan).field("flying", &self.flying).finish_non_exhaustive()
     }
 }
 
-impl Call {
+impl<P: Protocol> Call<P> {
     /// A call of which nothing was sent.
-    pub fn new(plan: Plan, buffer: Buffer, finish: Option<Finish>) -> Call {
-        let (again, extents) = (Vec::new(), Vec::new());
-        let mut call = Call { plan, again, flying: 0, buffer, finish, queued: false, fault: None, extents };
-        if call.plan.verb == Verb::Flush {
-            call.again.push(Piece { verb: Verb::Flush, flags: 0, offset: 0, len: 0 });
+    pub fn new(plan: Plan<P::Ask>, buffer: Buffer, finish: Option<Finish>, extra: P::Extra) -> Call<P> {
+        let mut again = Vec::new();
+        if plan.ask.kind() == Kind::Flush {
+            again.push(Piece { ask: plan.ask, offset: 0, len: 0 });
         }
-        call
+        let (queued, fault, put_off) = (false, None, None);
+        Call { plan, again, flying: 0, buffer, finish, queued, fault, put_off, number: 0, extra }
     }
 
     /// Something has to be sent.
@@ -117,21 +133,26 @@ impl Call {
 
     /// Only the thread that drives it can send it.
     pub fn is_lent_write(&self) -> bool {
-        self.plan.verb == Verb::Write && matches!(self.buffer, Buffer::Lent)
+        self.plan.ask.kind() == Kind::Write && matches!(self.buffer, Buffer::Lent)
     }
 
-    /// The next piece to be sent.
-    pub fn peek(&self) -> Option<Piece> {
+    /// As much of it is in flight as may be.
+    pub fn is_full(&self) -> bool {
+        self.flying >= self.plan.most
+    }
+
+    /// The next piece to be sent, not longer than `longest`.
+    pub fn peek(&self, longest: u64) -> Option<Piece<P::Ask>> {
         if let Some(piece) = self.again.last() {
             return Some(*piece);
         }
-        let Plan { verb, flags, next, end, step, .. } = self.plan;
-        let stop = end.min(next.saturating_add(step));
-        (next < stop).then(|| Piece { verb, flags, offset: next, len: stop - next })
+        let Plan { ask, next, end, step, .. } = self.plan;
+        let stop = end.min(next.saturating_add(step.min(longest)));
+        (next < stop).then(|| Piece { ask, offset: next, len: stop - next })
     }
 
     /// It goes out.
-    pub fn pop(&mut self, piece: &Piece) {
+    pub fn pop(&mut self, piece: &Piece<P::Ask>) {
         if self.again.pop().is_none() {
             self.plan.next = piece.offset + piece.len;
         }
@@ -152,33 +173,42 @@ impl Call {
 
 /// A piece in flight.
 #[derive(Debug)]
-pub struct Slot {
+pub struct Slot<P: Protocol> {
     /// Comes back in the reply.
     pub cookie: u64,
     /// Its call.
     pub call: usize,
     /// What was asked.
-    pub piece: Piece,
+    pub piece: Piece<P::Ask>,
     /// What arrived of a read.
     pub covered: Coverage,
-    /// What the server refused so far.
-    pub refusal: Option<Refusal>,
-    /// How often it refused.
-    pub refusals: u32,
-    /// The extents of a block status: bytes and flags.
-    pub extents: Vec<(u64, u64)>,
+    /// What else arrived.
+    pub note: P::Note,
+    /// Nothing of its reply came.
+    pub fresh: bool,
     /// When its sending began.
     pub out: Instant,
     /// All of it was handed to the stream.
     pub sent: bool,
     /// The outcome, of a write whose reply overtook the end of its sending.
-    pub early: Option<Result<()>>,
+    pub early: Option<Outcome>,
 }
 
-impl Slot {
-    /// No chunk of its reply came.
-    pub fn is_fresh(&self) -> bool {
-        self.refusal.is_none() && self.extents.is_empty() && self.covered.is_empty()
+/// How a piece ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// As it should.
+    Done,
+    /// The server refused it.
+    Refused(Error),
+    /// The server is short of something: the piece goes out again, later and shorter. The error is for the case that it
+    /// stays so for too long.
+    PutOff(Error),
+}
+
+impl From<Result<()>> for Outcome {
+    fn from(result: Result<()>) -> Outcome {
+        result.map_or_else(Outcome::Refused, |()| Outcome::Done)
     }
 }
 
@@ -199,11 +229,6 @@ impl Finished {
     pub fn tell(self) {
         (self.finish)(self.transfer, self.result);
     }
-}
-
-/// The reply to this piece means that data was acknowledged which only a flush makes stable.
-pub fn leaves_unstable(piece: &Piece) -> bool {
-    matches!(piece.verb, Verb::Write | Verb::Zero | Verb::Trim) && piece.flags & FLAG_FUA == 0
 }
 
 /// A fault that hits many calls: errors cannot be copied, their kind and story can.
