@@ -2,10 +2,12 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::geometry::Geometry;
+use crate::net::nfc::Compression;
+use crate::net::nfc::client::Buffers;
+use crate::net::nfc::client::Options;
 use crate::net::tls::TlsSettings;
 use crate::transport::homes::Home;
 use crate::transport::vsphere::tickets::DiskTickets;
@@ -34,35 +36,16 @@ pub struct Errand {
 pub struct NfcSettings {
     /// What is done to data on the wire.
     pub compression: Compression,
-    /// Bytes and number of the session's buffers, where the configuration says something about them.
-    pub buffers: Option<(u64, u64)>,
-    /// Most operations under way at once; 0 finds.
-    pub operations: u32,
-    /// Time to make a connection, and to wait for room on a host.
-    pub connect: Duration,
-    /// Time for an answer.
-    pub request: Duration,
-    /// Time to make up for a lost connection.
-    pub reconnect: Duration,
-    /// How we call ourselves; `None`: as every client does.
-    pub client_name: Option<String>,
-    /// The certificate of the second handshake has to be that of the first.
-    pub same_certificate: bool,
+    /// The host's buffers.
+    pub buffers: Buffers,
+    /// Times and bounds. The time to connect is also that to wait for room on a host.
+    pub options: Options,
+    /// How we call ourselves.
+    pub client_name: String,
+    /// The certificate of the second handshake need not be that of the first.
+    pub any_second_certificate: bool,
     /// What counts for every TLS connection.
     pub tls: TlsSettings,
-}
-
-/// What is done to data on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Nothing.
-    Off,
-    /// zlib.
-    Zlib,
-    /// FastLZ.
-    FastLz,
-    /// Runs of zeros are left out.
-    SkipZ,
 }
 
 /// A disk that a host serves.

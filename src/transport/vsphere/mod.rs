@@ -14,6 +14,7 @@
 pub(crate) mod fakes;
 pub mod host;
 pub mod name;
+mod nfc_dial;
 pub mod path;
 pub mod sessions;
 pub mod soap;
@@ -49,9 +50,11 @@ use crate::transport::vsphere::host::Errand;
 use crate::transport::vsphere::host::Hosts;
 use crate::transport::vsphere::host::NfcSettings;
 use crate::transport::vsphere::host::Served;
+use crate::transport::vsphere::nfc_dial::NfcHosts;
 use crate::transport::vsphere::sessions::Sessions;
 use crate::transport::vsphere::sessions::Shared;
 use crate::transport::vsphere::soap::Door;
+use crate::transport::vsphere::soap::Network;
 use crate::transport::vsphere::target::Subject;
 use crate::transport::vsphere::target::Target;
 use crate::transport::vsphere::target::chain_of;
@@ -87,6 +90,11 @@ pub struct How {
 const WAYS: [Mode; 2] = [Mode::NbdSsl, Mode::Nbd];
 
 impl Vsphere {
+    /// Servers and hosts are on the network.
+    pub fn on_network(log: Log) -> Vsphere {
+        Self::new(Arc::new(Network), Arc::new(NfcHosts { log: log.clone() }), log)
+    }
+
     /// Servers are found behind this door, disks with these hosts.
     pub fn new(door: Arc<dyn Door>, hosts: Arc<dyn Hosts>, log: Log) -> Vsphere {
         let (sessions, limits) = (Sessions::new(door, log.clone()), Limits::new(log.clone()));
@@ -120,7 +128,7 @@ impl Vsphere {
             return Err(Error::new(ErrorKind::Internal, "a way opened a disk and said nothing of it"));
         };
         let ways = ways.into_iter().map(|way| way as Arc<dyn Route>).collect();
-        let patience = how.settings.connect.saturating_mul(2);
+        let patience = how.settings.options.connect.saturating_mul(2);
         let homes = Homes::new(ways, at, home, target.path.clone(), patience, self.log.clone());
         let facts = ServedFacts {
             homes: homes.clone(),

@@ -3,13 +3,15 @@ use super::*;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::net::nfc::Compression;
+use crate::net::nfc::client::Buffers;
+use crate::net::nfc::client::Options;
 use crate::net::tls::TlsSettings;
 use crate::transport::vsphere::fakes::CHAIN;
 use crate::transport::vsphere::fakes::FakeHosts;
 use crate::transport::vsphere::fakes::FakeServer;
 use crate::transport::vsphere::fakes::Lines;
 use crate::transport::vsphere::fakes::entrance;
-use crate::transport::vsphere::host::Compression;
 use crate::transport::vsphere::sessions::Lease;
 use crate::transport::vsphere::target::Disks;
 
@@ -31,14 +33,11 @@ fn scene() -> Scene {
 
 fn how(modes: Option<&str>, write: bool) -> How {
     let settings = NfcSettings {
-        compression: Compression::Off,
-        buffers: None,
-        operations: 0,
-        connect: Duration::from_secs(60),
-        request: Duration::from_secs(60),
-        reconnect: Duration::from_secs(60),
-        client_name: None,
-        same_certificate: true,
+        compression: Compression::None,
+        buffers: Buffers::default(),
+        options: Options { connect: Duration::from_secs(60), ..Options::default() },
+        client_name: "vddk".to_owned(),
+        any_second_certificate: false,
         tls: TlsSettings::default(),
     };
     How { modes: modes.map(str::to_owned), write, nfc_port: None, settings }

@@ -38,7 +38,7 @@ impl Way for NfcWay {
 
     fn open(&self) -> Result<Home> {
         let Errand { tickets, path, settings, .. } = &self.errand;
-        let until = Instant::now() + settings.connect;
+        let until = Instant::now() + settings.options.connect;
         let mut attempt = || {
             let opened = self.hosts.open(&self.errand);
             if opened.is_err() {
