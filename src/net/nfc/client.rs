@@ -34,6 +34,10 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nfc::Compression;
+use crate::net::nfc::client::door::Authd;
+pub use crate::net::nfc::client::door::Door;
+pub use crate::net::nfc::client::door::Failure;
+pub use crate::net::nfc::client::door::Passed;
 use crate::net::nfc::client::protocol::Extra;
 use crate::net::nfc::client::protocol::Nfc;
 use crate::net::nfc::client::protocol::Order;
@@ -92,6 +96,21 @@ pub struct Dial {
     /// The certificate of the data's own TLS need not be one that is known by then.
     pub any_second_certificate: bool,
     /// What the host is told about who this is; [`crate::net::nfc::classic::CLIENT`] is known by all.
+    pub client_name: String,
+}
+
+/// What is wanted of a host whose door is open.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// See [`Dial::path`].
+    pub path: String,
+    /// See [`Dial::write`].
+    pub write: bool,
+    /// See [`Dial::compression`].
+    pub compression: Compression,
+    /// See [`Dial::buffers`].
+    pub buffers: Buffers,
+    /// See [`Dial::client_name`].
     pub client_name: String,
 }
 
@@ -200,14 +219,33 @@ impl Client {
     /// asked for, so that another way may; `Protocol` where it does not take the ticket or breaks the protocol; what it says
     /// about the disk (`Locked`, `NotFound`, `ReadOnly`, `AccessDenied`, `OutOfMemory`, `Io`).
     pub fn connect(dial: Dial, options: &Options, log: Log, threads: Arc<Threads>) -> Result<Arc<Client>> {
-        let buffers = checked(dial.buffers)?;
+        let wanted = Wanted {
+            path: dial.path.clone(),
+            write: dial.write,
+            compression: dial.compression,
+            buffers: dial.buffers,
+            client_name: dial.client_name.clone(),
+        };
+        let door = Arc::new(Authd::new(dial, log.clone()));
+        Self::behind(door, wanted, options, log, threads)
+    }
+
+    /// The same for a host that is reached another way.
+    pub fn behind(
+        door: Arc<dyn Door>,
+        wanted: Wanted,
+        options: &Options,
+        log: Log,
+        threads: Arc<Threads>,
+    ) -> Result<Arc<Client>> {
+        let buffers = checked(wanted.buffers)?;
         let chunk = if options.chunk == 0 { map::CHUNK } else { u64::from(options.chunk) };
         if !chunk.is_multiple_of(512) {
             let what = format!("chunks of {chunk} bytes, which are no whole sectors");
             return Err(Error::new(ErrorKind::InvalidArgument, what));
         }
-        let write = dial.write;
-        let route = Route::new(dial, log.clone());
+        let write = wanted.write;
+        let route = Route::new(door, wanted, log.clone());
         let (stream, agreed, opened) = route.first(Instant::now() + options.connect)?;
         let step = step(options, buffers, opened.sector_size);
         let shared = Arc::new(Shared {

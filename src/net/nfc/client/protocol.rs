@@ -64,7 +64,7 @@ impl Nfc {
 
     /// What a connection with this session works with.
     pub fn agreed(&self, session: Session) -> Agreed {
-        Agreed { session, compression: self.route.dial.compression, chunk: self.chunk }
+        Agreed { session, compression: self.route.wanted.compression, chunk: self.chunk }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::net::nfc::broken;
 use crate::net::nfc::classic;
 use crate::net::nfc::classic::Message;
 use crate::net::nfc::client::Buffers;
-use crate::net::nfc::client::route::Failure;
+use crate::net::nfc::client::door::Failure;
 use crate::net::nfc::ddb;
 use crate::net::nfc::open;
 use crate::net::nfc::open::OpenFile;
