@@ -91,7 +91,7 @@ where
     for (i, way) in ways.iter().enumerate() {
         match way.open() {
             Ok(opened) => return Ok((i, opened)),
-            Err(e) if ways.get(i + 1).is_some_and(|next| need_not_fail(e.kind(), next.mode())) => {
+            Err(e) if i + 1 < ways.len() && is_about_the_way(e.kind()) => {
                 log.info(|| format!("{target} is not reached by {}: {e}", way.mode().name()));
             }
             Err(e) => return Err(e),
@@ -102,7 +102,7 @@ where
 
 /// True for faults that the next way to the same disk need not have. A peer that cannot be trusted is not asked again with
 /// less caution, and one that cannot be found is not there by another name either.
-fn need_not_fail(kind: ErrorKind, _next: Mode) -> bool {
+fn is_about_the_way(kind: ErrorKind) -> bool {
     // A server's policy may be about the way, too: nbdkit answers so when it has no TLS.
     matches!(kind, ErrorKind::Protocol | ErrorKind::NotSupported | ErrorKind::AccessDenied)
 }
