@@ -15,6 +15,7 @@ pub mod nbd;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
+pub mod soap;
 pub mod sparse;
 pub mod store;
 pub mod text;
@@ -32,4 +33,5 @@ pub const TARGETS: &[Target] = &[
     ("chain", chain::chain),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
+    ("soap", soap::soap),
 ];
