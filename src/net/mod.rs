@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
-//!   nfc/  the protocol of ESXi hosts: codec
+//!   nfc/  the protocol of ESXi hosts: ticket ▸ client (codec below both)
 //!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   pipe/    what pipelined clients have in common: calls, pieces in flight, threads, losses

@@ -11,9 +11,8 @@
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library;
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
-//! * [`vcsim`]: a vCenter or ESXi that others wrote; [`stage`]: our own simulator with machines on it;
-//! * [`nbd_peer`]: an NBD server inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
+//! * [`stage`]: our own simulator with machines on it;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -34,8 +33,8 @@ pub mod proxy;
 pub mod readers;
 pub mod scratch;
 pub mod servers;
-pub mod stage;
 pub mod soap_peer;
+pub mod stage;
 pub mod tools;
 pub mod vcsim;
 pub mod vix;

@@ -3,7 +3,7 @@
 //! ```text
 //!   Tls ── settings turned into a configuration (config), asked once per connection
 //!    │ wrap
-//!   handshake   rustls proves who the server is (verify: anchors or thumbprint)
+//!   handshake   rustls proves who the server is (verify: anchors or pinned certificates)
 //!    │ keys
 //!   stream      one half sends, one receives, they share nothing but key changes
 //!    └ record   one record in, one record out; no sockets
@@ -194,6 +194,8 @@ impl Tls {
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod pins;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
