@@ -12,6 +12,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::engine::pool::is_completing;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::os;
@@ -20,6 +22,7 @@ use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::Site;
 use crate::threads::Threads;
 use crate::transport::Line;
+use crate::transport::vsphere::sessions::Lease;
 
 /// A peer that is silent for as long is taken for dead. With the cut itself, the end stays within two seconds.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -159,6 +162,29 @@ pub(super) fn close_all(disks: &[Arc<OpenDisk>]) -> Result<()> {
     }
     threads.join_all();
     first
+}
+
+/// Ends shares of sessions side by side, by `until`.
+pub(super) fn end_all(leases: Vec<Lease>, until: Instant) {
+    let threads = Threads::new(os::with_signals_blocked);
+    let mut leases = leases.into_iter();
+    let first = leases.next();
+    for lease in leases {
+        let slot = Arc::new(Mutex::new(Some(lease)));
+        let theirs = Arc::clone(&slot);
+        let end = |slot: &Mutex<Option<Lease>>, until| {
+            if let Some(lease) = slot.lock().take() {
+                lease.end_by(until);
+            }
+        };
+        if threads.spawn("vix-close", move || end(&theirs, until)).is_err() {
+            end(&slot, until);
+        }
+    }
+    if let Some(lease) = first {
+        lease.end_by(until);
+    }
+    threads.join_all();
 }
 
 fn close_open(disk: &OpenDisk) -> Result<()> {

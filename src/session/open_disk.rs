@@ -30,6 +30,7 @@ use crate::session::metadata;
 use crate::storage::Access;
 use crate::storage::lock::DiskLock;
 use crate::transfer::Transfer;
+use crate::transport::Facts;
 use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::Remote;
@@ -122,8 +123,8 @@ pub(super) struct Files {
 /// The peer that holds a remote disk.
 #[derive(Debug)]
 pub(super) struct Peer {
-    mode: Mode,
     pub line: Arc<dyn Line>,
+    pub facts: Option<Arc<dyn Facts>>,
 }
 
 /// Counts a call while it runs.
@@ -168,25 +169,20 @@ impl OpenDisk {
         let label = place.label.clone();
         let path = folder.path().join(&place.name);
         let disk = Arc::new(Disk::open(place, &options)?);
+        let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
+        say_opened(log, &disk, &label, &kind, flags);
         let site = Site::Local(Files { path, folder, lock: Mutex::new(lock) });
         Ok(Self::new(library, disk, label, site, flags))
     }
 
     /// An open disk of a peer.
     pub(super) fn of_peer(library: &Arc<Library>, remote: Remote, flags: OpenFlags) -> Self {
-        let site = Site::Remote(Peer { mode: remote.mode, line: remote.line });
+        say_opened(library.log(), &remote.disk, &remote.label, remote.kind, flags);
+        let site = Site::Remote(Peer { line: remote.line, facts: remote.facts });
         Self::new(library, Arc::new(remote.disk), remote.label, site, flags)
     }
 
     fn new(library: &Arc<Library>, disk: Arc<Disk>, label: String, site: Site, flags: OpenFlags) -> Self {
-        library.log().info(|| {
-            let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
-            let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
-            format!(
-                "DISKLIB-LINK  : Opened '{label}' (0x{:x}): {kind}, {sectors} sectors / {gb:.1} GB.",
-                flags.bits()
-            )
-        });
         Self {
             library: library.clone(),
             disk,
@@ -373,14 +369,28 @@ impl OpenDisk {
     /// What the disk says about itself.
     pub fn info(&self) -> Result<DiskInfo> {
         let _inside = self.enter()?;
-        metadata::info(&self.disk)
+        let mut info = metadata::info(&self.disk)?;
+        if let Some(facts) = self.facts() {
+            let chain = facts.chain();
+            (info.links, info.parent_hint) = (chain.links, chain.parent);
+            info.geometry = facts.geometry().unwrap_or(info.geometry);
+        }
+        Ok(info)
+    }
+
+    /// What the peer that holds it knows of it.
+    fn facts(&self) -> Option<&dyn Facts> {
+        match &self.site {
+            Site::Remote(peer) => peer.facts.as_deref(),
+            Site::Local(_) => None,
+        }
     }
 
     /// The transport it uses.
     pub fn transport_mode(&self) -> &'static str {
         match &self.site {
             Site::Local(_) => Mode::File.name(),
-            Site::Remote(peer) => peer.mode.name(),
+            Site::Remote(peer) => peer.line.mode().name(),
         }
     }
 
@@ -417,12 +427,20 @@ impl OpenDisk {
     /// The value of a key of the disk database, `KeyNotFound` when there is none.
     pub fn metadata(&self, key: &str) -> Result<String> {
         let _inside = self.enter()?;
-        metadata::value(&self.disk, key)
+        match (metadata::value(&self.disk, key), self.facts()) {
+            (Err(unknown), Some(facts)) => facts.key(key)?.ok_or(unknown),
+            (value, _) => value,
+        }
     }
 
     /// Adds or replaces a value, durably.
     pub fn set_metadata(&self, key: &str, value: &str) -> Result<()> {
         let _inside = self.enter()?;
+        if self.facts().is_some() && self.disk.is_writable() {
+            let why =
+                format!("{} is served by its host: no call is known that writes to its database", self.label);
+            return Err(Error::new(ErrorKind::NotSupported, why));
+        }
         metadata::set(&self.disk, key, value)
     }
 
@@ -467,6 +485,15 @@ impl Watched for OpenDisk {
                 .warning(|| format!("{}: {e}; writing is refused until it is reopened", self.label));
         }
     }
+}
+
+/// A line that programs read the host of a disk from.
+fn say_opened(log: &Log, disk: &Disk, label: &str, kind: &str, flags: OpenFlags) {
+    log.info(|| {
+        let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
+        let flags = flags.bits();
+        format!("DISKLIB-LINK  : Opened '{label}' (0x{flags:x}): {kind}, {sectors} sectors / {gb:.1} GB.")
+    });
 }
 
 /// How stream files are packed: on every processor.

@@ -8,6 +8,7 @@
 //!    ├─ ddb      one value of the disk's data base
 //!    ├─ io       reads and writes in fragments
 //!    └─ blocks   which parts of a disk are allocated
+//!   pack      what a fragment looks like when it is compressed
 //! ```
 //!
 //! There is no specification of this protocol by its vendor. What is here was observed by others on real hosts, and what
@@ -20,10 +21,12 @@ pub mod aio;
 pub mod authd;
 pub mod blocks;
 pub mod classic;
+pub mod client;
 pub mod ddb;
 mod fields;
 pub mod io;
 pub mod open;
+pub mod pack;
 pub mod refusal;
 pub mod ticket;
 
