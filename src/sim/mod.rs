@@ -19,6 +19,7 @@ pub mod fault;
 mod folder;
 pub mod http;
 mod injected;
+pub mod nfc;
 pub mod options;
 pub mod personality;
 mod props;
