@@ -60,6 +60,7 @@ use crate::transport::vsphere::target::Target;
 use crate::transport::vsphere::target::chain_of;
 use crate::transport::vsphere::target::no_machine;
 use crate::transport::vsphere::tickets::DiskTickets;
+use crate::transport::vsphere::tickets::key_of;
 use crate::transport::vsphere::way::NfcWay;
 use crate::units::SECTOR;
 use crate::units::Sectors;
@@ -121,7 +122,8 @@ impl Vsphere {
         let Some(machine) = &target.machine else { return Err(no_machine(&target.path)) };
         let ways: Vec<Arc<NfcWay>> =
             order.into_iter().map(|mode| Arc::new(self.way(session, &target, machine, mode, how))).collect();
-        let (at, home) = choice::first(&ways, &target.path, &self.log)?;
+        let (at, home) = choice::first(&ways, &target.path, &self.log)
+            .map_err(|e| self.explain(e, session, machine, &target))?;
         let said = ways.get(at).and_then(|way| way.said.lock().take());
         let Some(served) = said else {
             home.line.cut();
@@ -147,6 +149,23 @@ impl Vsphere {
             line: Arc::new(homes),
             facts: Some(Arc::new(facts)),
         })
+    }
+
+    /// Hosts answer alike when a disk is not there and when it may not be opened; the server knows better.
+    fn explain(&self, error: Error, session: &Arc<Shared>, machine: &Moref, target: &Target) -> Error {
+        let unclear = matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly);
+        if !unclear || target.chain.is_some() {
+            return error;
+        }
+        let hardware = session.soap().and_then(|soap| soap.hardware(machine, None));
+        match hardware.map(|hardware| key_of(&hardware, &target.path)) {
+            Ok(Err(missing)) => error.with_kind(ErrorKind::NotFound).context(missing.to_string()),
+            Ok(Ok(_)) => error,
+            Err(e) => {
+                self.log.info(|| format!("whether {machine} has {} is not known: {e}", target.path));
+                error
+            }
+        }
     }
 
     fn way(&self, session: &Arc<Shared>, target: &Target, machine: &Moref, mode: Mode, how: &How) -> NfcWay {
