@@ -12,6 +12,7 @@
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
+//! * [`stage`]: our own simulator with machines on it;
 //! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
@@ -35,6 +36,7 @@ pub mod readers;
 pub mod scratch;
 pub mod servers;
 pub mod soap_peer;
+pub mod stage;
 pub mod tools;
 pub mod vcsim;
 pub mod vix;
