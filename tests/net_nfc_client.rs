@@ -1,5 +1,5 @@
 //! The NFC client against a host inside the test that does what it should, in every way that hosts may do it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
 
 mod common;
 
@@ -377,6 +377,29 @@ fn a_host_short_of_memory_is_asked_for_less() {
     let line = "[NFC ERROR] NfcFssrvrProcessErrorMsg: received NFC error 5 from server: Failed to allocate the requested";
     assert!(lines.count(line) > 0);
     assert_eq!(host.seen(), 1);
+}
+
+/// Questions are not cut by what data are cut by: a chunk may be longer than the longest operation.
+#[test]
+fn a_host_short_of_memory_still_tells_what_is_allocated() {
+    let disk = Arc::new(Disk { allocated: vec![2 << 20..4 << 20], ..Disk::new(content()) });
+    let host = Host::new(move |_, talk| {
+        talk.open(&disk)?;
+        let mut refused = 0;
+        loop {
+            let frame = talk.frame()?;
+            match frame.kind {
+                Kind::Blocks if refused < 3 => {
+                    refused += 1;
+                    talk.refuse(&frame, NO_MEMORY, "Failed to allocate the requested 4096 bytes")?;
+                }
+                _ => talk.answer(&frame, &disk)?,
+            }
+        }
+    });
+    let options = Options { chunk: 2 << 20, ..options() };
+    let client = connect(&host, wanted(false, Compression::None), &options);
+    assert_eq!(allocated(&client, 0..SIZE).unwrap(), [2 << 20..4 << 20]);
 }
 
 #[test]

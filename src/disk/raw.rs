@@ -37,7 +37,7 @@ impl Disk {
             return Err(Error::new(ErrorKind::Internal, text));
         }
         let piece = Piece::new(0, len, Box::new(Flat::open(storage.clone(), 0, len, write)?));
-        let text = Text { descriptor, storage, place: TextPlace::Nowhere };
+        let text = Text { descriptor, storage, place: TextPlace::Nowhere { changed: false } };
         let link = Link::raw(label, identity, piece, text);
         let disk = Disk::new(vec![Arc::new(link)], write, false)?;
         Ok(Self { starts: true, ..disk })

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
-//!   nfc/  the protocol of ESXi hosts: codec
+//!   nfc/  the protocol of ESXi hosts: ticket ▸ client (codec below both)
 //!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   pipe/    what pipelined clients have in common: calls, pieces in flight, threads, losses
@@ -10,10 +10,13 @@
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
 //!    └─ tls      rustls over one of them
+//!   listen   the other end, for servers that stand in for real ones
 //! ```
 
 #[forbid(unsafe_code)]
 pub mod http;
+#[forbid(unsafe_code)]
+pub mod listen;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]

@@ -19,6 +19,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::os;
 use crate::session::open_disk::Files;
 use crate::session::open_disk::OpenDisk;
+use crate::session::open_disk::Peer;
 use crate::session::open_disk::Site;
 use crate::threads::Threads;
 use crate::transport::Line;
@@ -63,15 +64,41 @@ impl OpenDisk {
     pub fn close(&self) -> Result<()> {
         self.refuse_calls()?;
         let result = match self.site() {
-            Site::Local(files) => {
-                self.calls.wait_until_empty();
-                self.inflight.wait_until_empty();
-                self.end(files)
-            }
+            Site::Local(files) => self.leave(files),
             Site::Remote(peer) => self.part(&peer.line),
         };
         self.library().log().debug(|| format!("VixDiskLib: closed {}", self.label()));
         result.context(|| format!("closing {}", self.label()))
+    }
+
+    /// The same for a local disk that lets no call in any more. It may stand on disks of peers.
+    fn leave(&self, files: &Files) -> Result<()> {
+        let under = std::mem::take(&mut *self.under.lock());
+        let watches: Vec<Watch> = under.iter().map(|peer| Watch::new(&peer.line)).collect();
+        for gate in [&self.calls, &self.inflight] {
+            watches.iter().for_each(|watch| watch.wait(&mut |time| gate.wait_until_empty_for(time)));
+            gate.wait_until_empty();
+        }
+        let result = self.end(files);
+        under.iter().for_each(|peer| peer.line.cut());
+        result
+    }
+
+    /// Ends it as a disk of its own, but not the connections that its content comes over: they are given to who goes on.
+    pub(super) fn lend(&self) -> Result<Vec<Peer>> {
+        self.refuse_calls()?;
+        match self.site() {
+            Site::Local(files) => {
+                self.calls.wait_until_empty();
+                self.inflight.wait_until_empty();
+                self.end(files)?;
+                Ok(std::mem::take(&mut self.under.lock()))
+            }
+            Site::Remote(peer) => {
+                self.settle(&Watch::new(&peer.line)).inspect_err(|_| peer.line.cut())?;
+                Ok(vec![peer.clone()])
+            }
+        }
     }
 
     /// What remains to be done for a local disk when nobody is inside any more.
@@ -87,16 +114,21 @@ impl OpenDisk {
     /// The same for a remote disk that lets no call in any more.
     fn part(&self, line: &Arc<dyn Line>) -> Result<()> {
         let watch = Watch::new(line);
-        watch.wait(&mut |time| self.calls.wait_until_empty_for(time));
-        watch.wait(&mut |time| self.inflight.wait_until_empty_for(time));
-        let result = match self.disk().is_changed() {
-            true => self.finish_watched(&watch),
-            false => Ok(()),
-        };
+        let result = self.settle(&watch);
         line.cut();
         match watch.was_cut() {
             true => result.context(|| format!("the peer was silent for {} ms", SILENCE.as_millis())),
             false => result,
+        }
+    }
+
+    /// Waits for what is under way, and makes what was written stable.
+    fn settle(&self, watch: &Watch) -> Result<()> {
+        watch.wait(&mut |time| self.calls.wait_until_empty_for(time));
+        watch.wait(&mut |time| self.inflight.wait_until_empty_for(time));
+        match self.disk().is_changed() {
+            true => self.finish_watched(watch),
+            false => Ok(()),
         }
     }
 
@@ -129,7 +161,9 @@ impl Drop for OpenDisk {
         let result = match self.site() {
             Site::Local(_) => {
                 self.inflight.wait_until_empty();
-                self.disk().finish()
+                let result = self.disk().finish();
+                self.under.lock().drain(..).for_each(|peer| peer.line.cut());
+                result
             }
             Site::Remote(peer) => self.part(&peer.line),
         };

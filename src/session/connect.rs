@@ -166,13 +166,13 @@ impl Connection {
         library: Arc<Library>,
         params: ConnectParams,
         read_only: bool,
-        snapshot: Option<String>,
+        snapshot: Option<&str>,
         modes: Option<String>,
     ) -> Result<Self> {
         let place = match params.nbd_server()? {
             Some(server) => Place::Nbd(server),
             None if params.is_local() => Place::Here,
-            None => match VspherePlace::new(&library, &params, snapshot.as_deref())? {
+            None => match VspherePlace::new(&library, &params, snapshot)? {
                 Some(place) => Place::Vsphere(Box::new(place)),
                 None => Place::Nowhere,
             },

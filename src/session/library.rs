@@ -45,6 +45,11 @@ impl Library {
     /// A library whose local disks are on `files`, which shows the files of this machine by their paths.
     pub fn on_file_system(log: Log, config: Config, files: Arc<dyn FileSystem>) -> Arc<Self> {
         let vsphere = Vsphere::on_network(log.clone());
+        Self::with(log, config, files, vsphere)
+    }
+
+    /// A library of these parts.
+    pub(super) fn with(log: Log, config: Config, files: Arc<dyn FileSystem>, vsphere: Vsphere) -> Arc<Self> {
         let engine = Engine::new(os::with_signals_blocked, config.worker_threads());
         Arc::new(Self {
             log,
@@ -104,7 +109,8 @@ impl Library {
         if self.is_stopped() {
             return Err(Error::new(ErrorKind::NotInitialised, "the library is being shut down"));
         }
-        let connection = Arc::new(Connection::new(self.clone(), params, read_only, snapshot, modes)?);
+        let connection =
+            Arc::new(Connection::new(self.clone(), params, read_only, snapshot.as_deref(), modes)?);
         let mut connections = self.connections.lock();
         connections.retain(|known| known.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));

@@ -19,6 +19,7 @@ use crate::engine::pool::Job;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::create::check_hint;
 use crate::format::geometry::{Adapter, Geometry};
 use crate::format::stream::PackOptions;
 use crate::logging::Log;
@@ -95,6 +96,8 @@ pub struct OpenDisk {
     /// The connection that closes it, if it is left open.
     home: OnceLock<Weak<Connection>>,
     unbuffered: bool,
+    /// The peers of disks that it stands on, since it was attached to them.
+    pub(super) under: Mutex<Vec<Peer>>,
     /// Calls that use the disk. Closed by [`OpenDisk::close`].
     pub(super) calls: Gate,
     /// Asynchronous requests that are not complete.
@@ -121,7 +124,7 @@ pub(super) struct Files {
 }
 
 /// The peer that holds a remote disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub line: Arc<dyn Line>,
     pub facts: Option<Arc<dyn Facts>>,
@@ -190,6 +193,7 @@ impl OpenDisk {
             site,
             home: OnceLock::new(),
             unbuffered: flags.contains(OpenFlags::UNBUFFERED),
+            under: Mutex::default(),
             calls: Gate::default(),
             inflight: Arc::new(Gate::default()),
         }
@@ -236,11 +240,6 @@ impl OpenDisk {
         &self.disk
     }
 
-    /// The file of the opened link: absolute, without symbolic links. `NotSupportedRemote` when there is none.
-    pub(super) fn path(&self) -> Result<&Path> {
-        Ok(&self.files()?.path)
-    }
-
     /// Where it is.
     pub(super) fn site(&self) -> &Site {
         &self.site
@@ -254,6 +253,25 @@ impl OpenDisk {
                 ErrorKind::NotSupportedRemote,
                 format!("{} has no files on this machine, which this works on", self.label),
             )),
+        }
+    }
+
+    /// Refuses a disk that no child can stand on: a bare export has nothing that a child could rely on.
+    pub(super) fn check_base(&self) -> Result<()> {
+        match self.facts() {
+            Some(_) => Ok(()),
+            None => self.files().map(|_| ()),
+        }
+    }
+
+    /// How a child in `folder` names this disk.
+    pub(super) fn hint(&self, folder: &Path) -> Result<String> {
+        match &self.site {
+            Site::Local(files) => local::hint_for(folder, &files.path),
+            Site::Remote(_) => {
+                let name = self.disk.leaf().label();
+                check_hint(name).map(|()| name.to_owned())
+            }
         }
     }
 
@@ -450,13 +468,22 @@ impl OpenDisk {
         Ok(metadata::keys(&self.disk))
     }
 
-    /// Ends this one in favour of another one on `disk`, which has the lock from then on.
-    pub(super) fn hand_over(&self, disk: impl FnOnce(&Disk) -> Result<Disk>) -> Result<OpenDisk> {
+    /// Ends this one in favour of another one on `disk`, which has the lock from then on and the peers of what it stands on.
+    pub(super) fn hand_over(
+        &self,
+        under: Vec<Peer>,
+        disk: impl FnOnce(&Disk) -> Result<Disk>,
+    ) -> Result<OpenDisk> {
         let files = self.files()?;
         self.stop_calls()?;
+        self.under.lock().extend(under);
         let disk = match disk(&self.disk) {
             Ok(disk) => Arc::new(disk),
-            Err(e) => return Err(self.end(files).err().unwrap_or(e)),
+            Err(e) => {
+                let ended = self.end(files);
+                self.under.lock().drain(..).for_each(|peer| peer.line.cut());
+                return Err(ended.err().unwrap_or(e));
+            }
         };
         let files = Files {
             path: files.path.clone(),
@@ -470,6 +497,7 @@ impl OpenDisk {
             site: Site::Local(files),
             home: self.home.clone(),
             unbuffered: self.unbuffered,
+            under: Mutex::new(std::mem::take(&mut self.under.lock())),
             calls: Gate::default(),
             inflight: Arc::default(),
         })

@@ -186,3 +186,6 @@ impl ConnectParams {
         Ok(!self.is_local() && self.nbd_server()?.is_none())
     }
 }
+
+#[cfg(test)]
+mod tests;

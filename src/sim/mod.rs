@@ -19,6 +19,7 @@ pub mod fault;
 mod folder;
 pub mod http;
 mod injected;
+pub mod nfc;
 pub mod options;
 pub mod personality;
 mod props;
@@ -80,28 +81,9 @@ const END: Duration = Duration::from_secs(10);
 impl Sim {
     /// Opens every disk and begins to serve. Both ports accept when this returns.
     pub fn start(options: Options) -> Result<Sim> {
-        let faults = Faults::new();
-        options.faults.iter().try_for_each(|rule| Rule::parse(rule).map(|rule| faults.add(rule)))?;
-        let world = World::new(&options)?;
-        let identity = Identity::new(options.certificate.as_ref(), options.listen.ip())?;
         let listener = Server::listen(options.listen)?;
         let sdk = listener.local_addr().context(|| "the address of the server")?;
-        let site = Arc::new(Site {
-            personality: options.release.personality(),
-            sdk,
-            nfc: OnceLock::new(),
-            world: Mutex::new(world),
-            changed: Condvar::new(),
-            sessions: Sessions::new(options.session_life),
-            tickets: Tickets::new(options.ticket_life),
-            uses: Arc::new(Uses::default()),
-            faults: Arc::new(faults),
-            threads: Threads::new(os::with_signals_blocked),
-            ending: AtomicBool::new(false),
-            log: options.log.clone(),
-            identity,
-            options,
-        });
+        let site = site_of(options, sdk)?;
         let door = Arc::new(Door(site.clone()));
         let server = Server::serve(listener, site.identity.config.clone(), door, site.log.clone())?;
         site.log.info(|| format!("vixsim: HTTPS on {sdk}"));
@@ -111,6 +93,11 @@ impl Sim {
     /// Where HTTPS is served.
     pub fn address(&self) -> SocketAddr {
         self.site.sdk
+    }
+
+    /// The certificate in PEM, for clients that check it.
+    pub fn certificate(&self) -> &str {
+        &self.site.identity.pem
     }
 
     /// What a client has to know, as it is at the moment.
@@ -177,6 +164,30 @@ impl Drop for Sim {
         self.server = None;
         self.site.threads.join_until(Instant::now() + END);
     }
+}
+
+/// Everything but the servers.
+fn site_of(options: Options, sdk: SocketAddr) -> Result<Arc<Site>> {
+    let faults = Faults::new();
+    options.faults.iter().try_for_each(|rule| Rule::parse(rule).map(|rule| faults.add(rule)))?;
+    let world = World::new(&options)?;
+    let identity = Identity::new(options.certificate.as_ref(), options.listen.ip())?;
+    Ok(Arc::new(Site {
+        personality: options.release.personality(),
+        sdk,
+        nfc: OnceLock::new(),
+        world: Mutex::new(world),
+        changed: Condvar::new(),
+        sessions: Sessions::new(options.session_life),
+        tickets: Tickets::new(options.ticket_life),
+        uses: Arc::new(Uses::default()),
+        faults: Arc::new(faults),
+        threads: Threads::new(os::with_signals_blocked),
+        ending: AtomicBool::new(false),
+        log: options.log.clone(),
+        identity,
+        options,
+    }))
 }
 
 /// What asks a program around a simulator to end.

@@ -220,8 +220,13 @@ fn invalid(e: impl std::fmt::Display) -> std::io::Error {
 impl Talk {
     /// Sends bytes as they are, inside of TLS if there is one.
     pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        let Some(tls) = &mut self.tls else { return self.push(bytes) };
-        tls.writer().write_all(bytes)?;
+        if self.tls.is_none() {
+            return self.push(bytes);
+        }
+        for part in bytes.chunks(32 << 10) {
+            self.tls().writer().write_all(part)?; // it holds 64 KiB
+            self.push_tls()?;
+        }
         self.push_tls()
     }
 
@@ -285,7 +290,7 @@ impl Talk {
     }
 
     /// One record of TLS and nothing behind it.
-    fn record(&mut self) -> std::io::Result<()> {
+    pub fn record(&mut self) -> std::io::Result<()> {
         let mut head = [0; 5];
         self.stream.read_exact(&mut head)?;
         let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];

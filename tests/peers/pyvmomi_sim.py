@@ -6,9 +6,12 @@ Ends with an exception, and so with a status, when something is not as it should
 behaviour does not check it.
 """
 
+import base64
+import http.client
 import json
 import ssl
 import sys
+import urllib.parse
 
 from pyVim import connect
 from pyVim.task import WaitForTask
@@ -326,8 +329,9 @@ def changed(peer, name, change, merge):
     [key] = [d.key for d in disks(vm)]
     equal(WaitForTask(vm.CreateSnapshot_Task("next", "", False, False)), "success")
     snapshot = vm.snapshot.currentSnapshot
-    if merge == "merge":
-        equal(WaitForTask(vm.snapshot.rootSnapshotList[0].snapshot.RemoveSnapshot_Task(False)), "success")
+    oldest = vm.snapshot.rootSnapshotList[0].snapshot
+    if merge == "merge" and oldest != snapshot:
+        equal(WaitForTask(oldest.RemoveSnapshot_Task(False)), "success")
     found, answers = areas(vm, snapshot, key, change, 2000)
     if merge == "merge":
         equal(WaitForTask(vm.RemoveAllSnapshots_Task()), "success")
@@ -350,6 +354,125 @@ def revert(peer, name):
     equal(WaitForTask(snapshot.RemoveSnapshot_Task(False)), "success")
     equal(disks(vm)[0].backing.fileName, base)
     connect.Disconnect(si)
+
+
+ENVELOPE = ('<?xml version="1.0"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body>{}</e:Body>'
+            '</e:Envelope>')
+
+
+def request(peer, path, headers=None, method="GET", body=None):
+    """One request on a connection of its own: status, headers, body."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    connection = http.client.HTTPSConnection(peer.host, peer.ready["sdk_port"], timeout=30, context=context)
+    connection.request(method, path, body=body, headers=headers or {})
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, response.headers, body
+
+
+def basic(user, password):
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def folder(peer, path, file, datacenter, encodings):
+    """Files of a datastore: who may read them, whole, in parts, by which names."""
+    with open(file, "rb") as opened:
+        content = opened.read()
+    store, _, name = path[1:].partition("] ")
+    once = lambda text: urllib.parse.quote(text, safe="")
+    encode = once if encodings == "once" else lambda text: once(once(text))
+    query = f"?dcPath={encode(datacenter)}&dsName={encode(store)}"
+    name = urllib.parse.quote(name)
+    url = f"/folder/{name}{query}"
+    status, headers, _ = request(peer, url)
+    equal((status, headers["WWW-Authenticate"].split()[0]), (401, "Basic"))
+    equal(request(peer, url, basic(peer.user, "wrong"))[0], 401)
+    status, headers, body = request(peer, url, basic(peer.user, peer.password))
+    equal((status, body == content), (200, True))
+    cookie = headers["Set-Cookie"].split(";")[0]
+    assert cookie.startswith('vmware_soap_session="') and cookie.endswith('"'), cookie
+    cookie = {"Cookie": cookie}
+    status, headers, body = request(peer, url, cookie, "HEAD")
+    equal((status, int(headers["Content-Length"]), body), (200, len(content), b""))
+    for text, part in [("0-511", content[:512]), ("512-1023", content[512:1024]), ("-7", content[-7:]),
+                       (f"{len(content) - 3}-{len(content) + 100}", content[-3:])]:
+        status, headers, body = request(peer, url, {"Range": f"bytes={text}", **cookie})
+        equal((status, body), (206, part))
+        start = len(content) - len(part) if part in (content[-7:], content[-3:]) else int(text.split("-")[0])
+        equal(headers["Content-Range"], f"bytes {start}-{start + len(part) - 1}/{len(content)}")
+    status, headers, _ = request(peer, url, {"Range": f"bytes={len(content)}-", **cookie})
+    equal((status, headers["Content-Range"]), (416, f"bytes */{len(content)}"))
+    equal(request(peer, url, cookie, "PUT")[0], 405)
+    for other in [f"/folder/none{query}", f"/folder/../../etc/passwd{query}", f"/folder/%2e%2e/%2e%2e/etc/passwd{query}",
+                  f"/folder//etc/passwd{query}", f"/folder/a%00{query}", "/folder", "/folder/",
+                  f"/folder/{name}?dcPath=none&dsName={encode(store)}", f"/folder/{name}?dcPath={encode(datacenter)}"]:
+        equal((other, request(peer, other, cookie)[0]), (other, 404))
+    if "%" in encode(store):
+        wrong = once(once(store)) if encodings == "once" else once(store)
+        equal(request(peer, f"/folder/{name}?dcPath={encode(datacenter)}&dsName={wrong}", cookie)[0], 404)
+
+
+def ticket(peer, path):
+    """A ticket serves for one transfer of just the file it is for."""
+    store, _, name = path[1:].partition("] ")
+    target = f"/folder/{name}?dcPath=Datacenter&dsName={store}"
+    si = peer.connect()
+    manager = si.RetrieveContent().sessionManager
+    spec = vim.SessionManager.HttpServiceRequestSpec(method="httpGet", url=f"https://127.0.0.1{target}")
+    found = manager.AcquireGenericServiceTicket(spec)
+    cookie = {"Cookie": f"vmware_cgi_ticket={found.id}"}
+    equal(request(peer, target, cookie)[0], 200)
+    equal(request(peer, target, cookie)[0], 401)
+    found = manager.AcquireGenericServiceTicket(spec)
+    equal(request(peer, f"/folder/{name}-other?dsName={store}", {"Cookie": f"vmware_cgi_ticket={found.id}"})[0], 401)
+    connect.Disconnect(si)
+
+
+def locked(peer, name, path):
+    """The files of a running machine are locked."""
+    store, _, file = path[1:].partition("] ")
+    target = f"/folder/{file}?dcPath=Datacenter&dsName={store}"
+    who = basic(peer.user, peer.password)
+    si = peer.connect()
+    vm = peer.machine(si, name)
+    equal(request(peer, target, who)[0], 200)
+    equal(WaitForTask(vm.PowerOnVM_Task()), "success")
+    equal(request(peer, target, who)[0], 500)
+    equal(WaitForTask(vm.PowerOffVM_Task()), "success")
+    equal(request(peer, target, who)[0], 200)
+    connect.Disconnect(si)
+
+
+def secrets(peer, path):
+    """Everything that a client learns and nobody else may: printed, for the test to look for it in the log."""
+    si = peer.connect()
+    manager = si.RetrieveContent().sessionManager
+    found = [peer.password, si._stub.cookie.split('"')[1], manager.AcquireCloneTicket()]
+    store, _, name = path[1:].partition("] ")
+    target = f"/folder/{name}?dcPath=Datacenter&dsName={store}"
+    spec = vim.SessionManager.HttpServiceRequestSpec(method="httpGet", url=f"https://127.0.0.1{target}")
+    generic = manager.AcquireGenericServiceTicket(spec).id
+    equal(request(peer, target, {"Cookie": f"vmware_cgi_ticket={generic}"})[0], 200)
+    headers = {"Cookie": si._stub.cookie.split(";")[0], "Content-Type": "text/xml", "SOAPAction": "urn:vim25"}
+    body = ENVELOPE.format('<NfcGetVmFiles xmlns="urn:vim25"><_this type="NfcService">nfcService</_this>'
+                           f'<vm type="VirtualMachine">{peer.ready["vms"][0]["moref"]}</vm></NfcGetVmFiles>')
+    status, _, answer = request(peer, "/sdk", headers, "POST", body)
+    equal(status, 200)
+    session = answer.decode().partition("<sessionId>")[2].partition("<")[0]
+    equal(len(session), 36)
+    raises(vim.fault.InvalidLogin, lambda: peer.connect(password="another secret"))
+    print(json.dumps(found + [generic, session, "another secret", basic(peer.user, peer.password)["Authorization"][6:]]))
+    connect.Disconnect(si)
+
+
+def several(peer, *behaviours):
+    """Several behaviours in one run of Python: `name argument argument`, or `name argument|argument with blanks`."""
+    for behaviour in behaviours:
+        name, _, rest = behaviour.partition(" ")
+        globals()[name](peer, *[word for part in rest.split("|")[:1] for word in part.split()], *rest.split("|")[1:])
 
 
 def main(ready, user, password, certificate, behaviour, *rest):

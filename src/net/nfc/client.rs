@@ -127,6 +127,8 @@ pub struct Options {
     pub request: Duration,
     /// Time to make up for a loss; zero: a loss is an error at once.
     pub reconnect: Duration,
+    /// A host that is short of memory is asked again, for less, for so long.
+    pub memory: Duration,
     /// Bytes in flight; 0 finds, or is what the buffers hold where they were configured.
     pub window: u64,
     /// Operations in flight; 0 is 16, or the number of the buffers where that was configured.
@@ -146,6 +148,7 @@ impl Default for Options {
             write: Duration::from_secs(600),
             request: Duration::from_secs(180),
             reconnect: Duration::from_secs(60),
+            memory: Duration::from_secs(30),
             window: 0,
             requests: 0,
             piece: 0,
@@ -451,5 +454,5 @@ fn limits(options: &Options, buffers: Buffers) -> window::Limits {
         0 => REQUESTS,
         requests => requests,
     };
-    window::Limits { bytes, least: FIRST_WINDOW, requests }
+    window::Limits { bytes, least: FIRST_WINDOW, requests, put_off: options.memory }
 }

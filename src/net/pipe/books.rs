@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::Error;
@@ -21,9 +20,6 @@ use crate::net::pipe::coverage::Coverage;
 use crate::net::pipe::progress::Progress;
 use crate::net::pipe::window::Window;
 use crate::transfer::Transfer;
-
-/// A server that is short of something is asked again for so long.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The books.
 pub struct Books<P: Protocol> {
@@ -382,10 +378,10 @@ fn put_off<P: Protocol>(
 ) {
     window.put_off(at);
     let since = *call.put_off.get_or_insert(at);
-    if call.fault.is_some() || at.saturating_duration_since(since) >= PATIENCE {
+    if call.fault.is_some() || at.saturating_duration_since(since) >= window.patience() {
         return call.fail(error);
     }
-    let longest = window.longest();
+    let longest = if piece.ask.kind().moves_data() { window.longest() } else { piece.len.max(1) };
     let mut end = piece.offset + piece.len;
     while end > piece.offset {
         let start = piece.offset.max(end.saturating_sub(longest));

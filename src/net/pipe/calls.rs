@@ -141,13 +141,14 @@ impl<P: Protocol> Call<P> {
         self.flying >= self.plan.most
     }
 
-    /// The next piece to be sent, not longer than `longest`.
+    /// The next piece to be sent; if it moves data, not longer than `longest`.
     pub fn peek(&self, longest: u64) -> Option<Piece<P::Ask>> {
         if let Some(piece) = self.again.last() {
             return Some(*piece);
         }
         let Plan { ask, next, end, step, .. } = self.plan;
-        let stop = end.min(next.saturating_add(step.min(longest)));
+        let step = if ask.kind().moves_data() { step.min(longest) } else { step };
+        let stop = end.min(next.saturating_add(step));
         (next < stop).then(|| Piece { ask, offset: next, len: stop - next })
     }
 

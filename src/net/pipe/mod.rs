@@ -54,6 +54,13 @@ pub enum Kind {
     Other,
 }
 
+impl Kind {
+    /// Bytes come or go.
+    pub fn moves_data(self) -> bool {
+        matches!(self, Kind::Read | Kind::Write)
+    }
+}
+
 /// What a piece asks for.
 pub trait Ask: Copy + Debug + Eq + Send + 'static {
     /// Its kind.

@@ -46,12 +46,14 @@ pub struct Limits {
     pub least: u64,
     /// Most requests in flight.
     pub requests: u32,
+    /// A server that is short of something is asked again for so long.
+    pub put_off: Duration,
 }
 
 impl Limits {
     /// So many bytes, 0 finds; in any number of requests.
     pub fn of_bytes(bytes: u64) -> Limits {
-        Limits { bytes, least: LEAST, requests: u32::MAX }
+        Limits { bytes, least: LEAST, requests: u32::MAX, put_off: Duration::ZERO }
     }
 }
 
@@ -124,6 +126,11 @@ impl Window {
         let fits = self.flying.saturating_add(weight) <= self.size;
         self.held_back |= !fits;
         fits && self.requests < self.most_requests
+    }
+
+    /// A server that is short of something is asked again for so long.
+    pub fn patience(&self) -> Duration {
+        self.limits.put_off
     }
 
     /// Requests may be so long.
@@ -287,7 +294,7 @@ mod tests {
     #[test]
     fn a_window_of_requests_is_one_of_bytes_too() {
         let now = Instant::now();
-        let mut window = Window::new(Limits { bytes: 1000, least: 1, requests: 2 });
+        let mut window = Window::new(Limits { requests: 2, ..Limits::of_bytes(1000) });
         window.out(1, now);
         assert!(window.admits(999, now) && !window.admits(1000, now));
         window.out(1, now);
@@ -299,7 +306,7 @@ mod tests {
     #[test]
     fn a_server_short_of_memory_gets_less_and_then_more_again() {
         let mut now = Instant::now();
-        let mut window = Window::new(Limits { bytes: 0, least: 16 << 20, requests: 16 });
+        let mut window = Window::new(Limits { least: 16 << 20, requests: 16, ..Limits::of_bytes(0) });
         (0..16).for_each(|_| window.out(1 << 20, now));
         (0..16).for_each(|_| {
             window.back(1 << 20, now, now);
@@ -324,7 +331,7 @@ mod tests {
     #[test]
     fn what_is_refused_for_good_ends_at_one_short_request() {
         let mut now = Instant::now();
-        let mut window = Window::new(Limits { bytes: 0, least: 16 << 20, requests: 16 });
+        let mut window = Window::new(Limits { least: 16 << 20, requests: 16, ..Limits::of_bytes(0) });
         for _ in 0..20 {
             now += LONGEST_PAUSE;
             assert!(window.admits(SHORTEST, now), "one goes out after each pause");

@@ -161,7 +161,7 @@ fn serve(shared: &Shared, stream: TcpStream, peer: IpAddr) {
             Err(Ended::Refused(response)) => {
                 shared.log.info(|| format!("vixsim: {peer}: refused, status {}", response.status));
                 if wire.write(&response, false).is_ok() {
-                    wire.end();
+                    wire.end_in_spite();
                 }
                 return;
             }

@@ -3,6 +3,7 @@
 use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::net::Shutdown;
 use std::net::TcpStream;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const MOST_BODY: usize = 8 << 20;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a connection may be silent between requests.
 const IDLE: Duration = Duration::from_secs(600);
+/// How long a peer is listened to that was refused.
+const GOODBYE: Duration = Duration::from_secs(2);
 const PIECE: usize = 256 * 1024;
 
 /// One connection.
@@ -185,6 +188,25 @@ impl Wire {
     pub fn end(&mut self) {
         self.stream.conn.send_close_notify();
         let _ = self.stream.flush(); // the peer may be gone already
+    }
+
+    /// Says goodbye to a peer that is still sending: what it sends is received for a while, or the system would take the
+    /// answer back that it has not read yet.
+    pub fn end_in_spite(&mut self) {
+        self.end();
+        let socket = &mut self.stream.sock;
+        let _ = socket.shutdown(Shutdown::Write);
+        let until = Instant::now() + GOODBYE;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || socket.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            if !matches!(socket.read(&mut piece), Ok(len) if len > 0) {
+                return;
+            }
+        }
     }
 }
 

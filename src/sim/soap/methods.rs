@@ -174,3 +174,9 @@ fn disabled(site: &Site, call: &Call<'_>) -> Result<(), Fault> {
 pub fn name(method: &str) -> Option<&'static str> {
     METHODS.iter().find(|known| known.0 == method).map(|known| known.0)
 }
+
+/// The names of all methods.
+#[cfg(test)]
+pub fn names() -> Vec<&'static str> {
+    METHODS.iter().map(|known| known.0).collect()
+}

@@ -21,3 +21,6 @@ pub mod search;
 pub mod service;
 pub mod snapshot;
 pub mod tasks;
+
+#[cfg(test)]
+mod tests;

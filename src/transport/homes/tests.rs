@@ -214,8 +214,7 @@ fn without_another_way_the_error_is_that_of_the_loss() {
             continue;
         }
         for _ in 0..2 {
-            let e = scene.homes.flush().map(|()| ());
-            match e {
+            match scene.homes.flush() {
                 Ok(()) => panic!("nothing is there to flush to"),
                 Err(e) => {
                     assert_eq!(e.kind(), ErrorKind::ConnectionLost);

@@ -305,7 +305,9 @@ impl Hosts for FakeHosts {
             home: Home { blocks: line.clone(), line },
             url: format!("vpxa-nfcssl://{}@{host}:902", errand.path),
             geometry: Some(Geometry { cylinders: 1, heads: 2, sectors: 3 }),
-            database: vec![("adapterType".to_owned(), "ide".to_owned())],
+            database: [("adapterType", "ide"), ("longContentID", "bd746094172e7bea0b3805d81234abcd")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
             chain: None,
         })
     }

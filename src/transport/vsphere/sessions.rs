@@ -103,7 +103,10 @@ enum Phase {
 
 /// A share of a session. Dropping the last one logs out, within the time for farewells.
 #[derive(Debug)]
-pub struct Lease(Arc<Shared>);
+pub struct Lease {
+    session: Arc<Shared>,
+    over: bool,
+}
 
 /// Two looks at idle sessions are at least this far apart.
 const LEAST_PAUSE: Duration = Duration::from_millis(50);
@@ -128,7 +131,7 @@ impl Sessions {
             .filter_map(Weak::upgrade)
             .find(|session| session.entrance.is_like(&entrance) && session.enter());
         if let Some(session) = same {
-            return Lease(session);
+            return Lease { session, over: false };
         }
         let state =
             State { users: 1, phase: Phase::Closed, failures: 0, failure: None, kept: Instant::now() };
@@ -139,7 +142,7 @@ impl Sessions {
             changed: Condvar::new(),
         });
         known.sessions.push(Arc::downgrade(&session));
-        Lease(session)
+        Lease { session, over: false }
     }
 
     /// Ends the thread that keeps sessions alive. Leases end by themselves.
@@ -155,19 +158,19 @@ impl Sessions {
 impl Lease {
     /// What the lease is a share of.
     pub fn session(&self) -> &Arc<Shared> {
-        &self.0
+        &self.session
     }
 
     /// Ends the lease, and if it is the last one the session: by `until`, whatever the server does.
-    pub fn end_by(self, until: Instant) {
-        let session = Arc::clone(&self.0);
-        std::mem::forget(self); // its end is here
+    pub fn end_by(mut self, until: Instant) {
+        self.over = true;
+        let session = &self.session;
         let Some(soap) = session.leave() else { return };
         if Instant::now() + session.entrance.times.farewell <= until {
             session.part(&*soap);
             return;
         }
-        let theirs = Arc::clone(&session);
+        let theirs = Arc::clone(session);
         let late = Instant::now() + LEAST_PAUSE;
         let parted = threads::finish_until(
             os::with_signals_blocked,
@@ -184,8 +187,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(soap) = self.0.leave() {
-            self.0.part(&*soap);
+        if !self.over
+            && let Some(soap) = self.session.leave()
+        {
+            self.session.part(&*soap);
         }
     }
 }

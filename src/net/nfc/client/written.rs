@@ -59,6 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::single_range_in_vec_init, reason = "it is a list of ranges")]
     fn what_was_written_is_found_in_whole_grains() {
         let written = Written::default();
         written.mark(&(GRAIN - 1..GRAIN + 1));
