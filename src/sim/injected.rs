@@ -39,7 +39,11 @@ pub fn at(site: &Arc<Site>, point: &str) -> Option<Instead> {
             pause(site, FOREVER);
             Some(Instead::Answer(Response::gone()))
         }
-        Action::Cut | Action::Shutdown => Some(Instead::Answer(Response::gone())),
+        Action::Cut => Some(Instead::Answer(Response::gone())),
+        Action::Shutdown => {
+            site.knobs.change(|settings| settings.maintenance = true);
+            Some(Instead::Answer(Response::gone()))
+        }
         // These are about NFC.
         _ => None,
     }

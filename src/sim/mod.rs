@@ -17,6 +17,7 @@ mod collector;
 pub mod disks;
 pub mod fault;
 mod folder;
+mod house;
 pub mod http;
 mod injected;
 pub mod nfc;
@@ -53,7 +54,11 @@ use crate::sim::certificate::Identity;
 use crate::sim::disks::uses::Uses;
 use crate::sim::fault::Faults;
 use crate::sim::fault::Rule;
+use crate::sim::house::Estate;
 use crate::sim::http::server::Server;
+use crate::sim::nfc::Knobs;
+use crate::sim::nfc::NfcServer;
+use crate::sim::nfc::dialect::Dialect;
 use crate::sim::options::Options;
 use crate::sim::ready::Ready;
 use crate::sim::ready::ReadyDisk;
@@ -73,6 +78,7 @@ use crate::threads::Threads;
 pub struct Sim {
     site: Arc<Site>,
     server: Option<Server>,
+    nfc: Option<NfcServer>,
 }
 
 /// How long the end waits for tasks.
@@ -84,15 +90,40 @@ impl Sim {
         let listener = Server::listen(options.listen)?;
         let sdk = listener.local_addr().context(|| "the address of the server")?;
         let site = site_of(options, sdk)?;
+        let estate = Arc::new(Estate(site.clone()));
+        let (tls, thumbprint) = (site.identity.config.clone(), site.identity.sha256.clone());
+        let (knobs, log) = (site.knobs.clone(), site.log.clone());
+        let nfc = NfcServer::start(site.options.nfc, tls, thumbprint, estate, knobs, log)?;
+        let _ = site.nfc.set(nfc.address()); // it is empty until here
         let door = Arc::new(Door(site.clone()));
         let server = Server::serve(listener, site.identity.config.clone(), door, site.log.clone())?;
-        site.log.info(|| format!("vixsim: HTTPS on {sdk}"));
-        Ok(Sim { site, server: Some(server) })
+        site.log.info(|| format!("vixsim: HTTPS on {sdk}, NFC on {}", nfc.address()));
+        Ok(Sim { site, server: Some(server), nfc: Some(nfc) })
     }
 
     /// Where HTTPS is served.
     pub fn address(&self) -> SocketAddr {
         self.site.sdk
+    }
+
+    /// Where authd and NFC are served.
+    pub fn nfc_address(&self) -> SocketAddr {
+        SocketAddr::new(self.site.nfc.get().map_or(self.site.sdk.ip(), SocketAddr::ip), self.site.nfc_port())
+    }
+
+    /// How the NFC server behaves, which may change at any time.
+    pub fn knobs(&self) -> &Knobs {
+        &self.site.knobs
+    }
+
+    /// How many NFC connections are served at this moment.
+    pub fn served(&self) -> u32 {
+        self.nfc.as_ref().map_or(0, NfcServer::served)
+    }
+
+    /// Cuts every NFC connection; the next one is taken again.
+    pub fn cut_nfc(&self) {
+        self.nfc.iter().for_each(NfcServer::cut);
     }
 
     /// The certificate in PEM, for clients that check it.
@@ -162,6 +193,7 @@ impl Sim {
 impl Drop for Sim {
     fn drop(&mut self) {
         self.server = None;
+        self.nfc = None;
         self.site.threads.join_until(Instant::now() + END);
     }
 }
@@ -172,6 +204,10 @@ fn site_of(options: Options, sdk: SocketAddr) -> Result<Arc<Site>> {
     options.faults.iter().try_for_each(|rule| Rule::parse(rule).map(|rule| faults.add(rule)))?;
     let world = World::new(&options)?;
     let identity = Identity::new(options.certificate.as_ref(), options.listen.ip())?;
+    let faults = Arc::new(faults);
+    let dialect = Dialect::named(options.release.personality().name).unwrap_or_else(Dialect::usual);
+    let knobs = Knobs::new(dialect, faults.clone());
+    options.nfc_settings.iter().try_for_each(|setting| knobs.set(setting))?;
     Ok(Arc::new(Site {
         personality: options.release.personality(),
         sdk,
@@ -181,7 +217,8 @@ fn site_of(options: Options, sdk: SocketAddr) -> Result<Arc<Site>> {
         sessions: Sessions::new(options.session_life),
         tickets: Tickets::new(options.ticket_life),
         uses: Arc::new(Uses::default()),
-        faults: Arc::new(faults),
+        faults,
+        knobs: Arc::new(knobs),
         threads: Threads::new(os::with_signals_blocked),
         ending: AtomicBool::new(false),
         log: options.log.clone(),

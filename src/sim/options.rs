@@ -33,6 +33,8 @@ pub struct Options {
     pub machines: Vec<MachineOptions>,
     /// Folders that show as datastores. The folder of a disk outside of them becomes a directory of a datastore `datastore1`.
     pub datastores: Vec<DatastoreOptions>,
+    /// Settings of the NFC server, `NAME=VALUE`.
+    pub nfc_settings: Vec<String>,
     /// Rules of the fault language.
     pub faults: Vec<String>,
     /// The certificate; without, a self-signed one is made.
@@ -93,6 +95,7 @@ impl Default for Options {
             release: Release::default(),
             machines: Vec::new(),
             datastores: Vec::new(),
+            nfc_settings: Vec::new(),
             faults: Vec::new(),
             certificate: None,
             session_life: Duration::from_secs(30 * 60),

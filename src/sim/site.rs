@@ -21,6 +21,7 @@ use crate::sim::http::response::Response;
 use crate::sim::http::server::Handler;
 use crate::sim::injected;
 use crate::sim::injected::Instead;
+use crate::sim::nfc::Knobs;
 use crate::sim::options::Options;
 use crate::sim::personality::Personality;
 use crate::sim::session::Sessions;
@@ -53,6 +54,8 @@ pub struct Site {
     pub uses: Arc<Uses>,
     /// The rules about what goes wrong.
     pub faults: Arc<Faults>,
+    /// How the NFC server behaves.
+    pub knobs: Arc<Knobs>,
     /// The threads of tasks.
     pub threads: Threads,
     /// It ends: nobody waits any longer.

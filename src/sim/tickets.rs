@@ -8,33 +8,11 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::sim::nfc::Grant;
 use crate::sim::random;
 
 /// More tickets at once are not kept: the oldest go.
 const MOST: usize = 10_000;
-
-/// What an NFC connection may open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
-    /// Any file of the machine, for reading.
-    Files,
-    /// One disk.
-    Disk {
-        /// Its key.
-        key: i32,
-        /// It may be written to.
-        write: bool,
-    },
-}
-
-/// What an NFC ticket is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NfcGrant {
-    /// The machine.
-    pub machine: String,
-    /// What may be opened.
-    pub right: Right,
-}
 
 /// What a ticket for `/folder` is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +26,7 @@ pub struct UrlGrant {
 /// All tickets that were not used yet.
 pub struct Tickets {
     life: Mutex<Duration>,
-    nfc: Mutex<Held<NfcGrant>>,
+    nfc: Mutex<Held<Grant>>,
     urls: Mutex<Held<UrlGrant>>,
 }
 
@@ -73,7 +51,7 @@ impl Tickets {
     }
 
     /// A ticket for NFC: a UUID (O, `nfc.md` 2).
-    pub fn for_nfc(&self, grant: NfcGrant) -> Result<String> {
+    pub fn for_nfc(&self, grant: Grant) -> Result<String> {
         let id = random::uuid()?;
         keep(&mut self.nfc.lock(), id.clone(), *self.life.lock(), grant);
         Ok(id)
@@ -87,7 +65,7 @@ impl Tickets {
     }
 
     /// What an NFC ticket is for; it is used up.
-    pub fn redeem_nfc(&self, id: &str) -> Option<NfcGrant> {
+    pub fn redeem_nfc(&self, id: &str) -> Option<Grant> {
         take(&mut self.nfc.lock(), id)
     }
 
@@ -116,11 +94,12 @@ fn take<G>(held: &mut Held<G>, id: &str) -> Option<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::nfc::Right;
 
     #[test]
     fn a_ticket_serves_once_and_not_for_ever() {
         let tickets = Tickets::new(Duration::from_secs(60));
-        let grant = NfcGrant { machine: "vm-1".to_owned(), right: Right::Files };
+        let grant = Grant { machine: "vm-1".to_owned(), right: Right::Files };
         let id = tickets.for_nfc(grant.clone()).unwrap();
         assert_eq!(tickets.redeem_nfc(&id), Some(grant.clone()));
         assert_eq!(tickets.redeem_nfc(&id), None);

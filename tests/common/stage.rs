@@ -64,7 +64,8 @@ impl Stage {
         let (base, child, other) =
             (folder.path().join("a.vmdk"), folder.path().join("a-1.vmdk"), folder.path().join("b.vmdk"));
         let here = Vix::started().connect(false).expect("a local connection");
-        here.must_create(&base, Spec::new(Kind::Sparse, SECTORS));
+        // From hardware version 7 on, disks have the long content id that hosts give theirs.
+        here.must_create(&base, Spec { hw_version: 10, ..Spec::new(Kind::Sparse, SECTORS) });
         let disk = here.must_open(&base, flags::READ_WRITE);
         fill(&disk, 1, &BASE);
         assert_eq!(disk.create_child(&child, Kind::Sparse).0, code::OK, "{}", log_text());

@@ -10,6 +10,7 @@ use lexopt::Parser;
 use lexopt::ValueExt;
 use vixDiskLib::logging::Level;
 use vixDiskLib::sim::certificate::CertificateFiles;
+use vixDiskLib::sim::nfc::knobs::Settings;
 use vixDiskLib::sim::options::DatastoreOptions;
 use vixDiskLib::sim::options::FolderEncoding;
 use vixDiskLib::sim::options::MachineOptions;
@@ -36,7 +37,7 @@ pub enum Asked {
     /// Serving.
     Serve(Box<Arguments>),
     /// A text.
-    Text(&'static str),
+    Text(String),
 }
 
 /// The password may stand in the environment, where other users do not see it.
@@ -63,8 +64,10 @@ impl Arguments {
                 other => return Err(other.unexpected().to_string()),
             };
             match name.as_str() {
-                "help" => return Ok(Asked::Text(HELP)),
-                "version" => return Ok(Asked::Text(concat!("vixsim ", env!("CARGO_PKG_VERSION"), "\n"))),
+                "help" => return Ok(Asked::Text(help())),
+                "version" => {
+                    return Ok(Asked::Text(concat!("vixsim ", env!("CARGO_PKG_VERSION"), "\n").to_owned()));
+                }
                 "esxi" => arguments.options.esxi = true,
                 "until-stdin-closes" => arguments.until_input_ends = true,
                 "cert" => certificate = Some(path(&mut parser)?),
@@ -108,6 +111,7 @@ impl Arguments {
                 options.datastores.push(DatastoreOptions::parse(&text(parser)?).map_err(|e| e.to_string())?);
             }
             "fault" => options.faults.push(text(parser)?),
+            "nfc-set" => options.nfc_settings.push(text(parser)?),
             "session-life" => options.session_life = seconds(parser)?,
             "ticket-life" => options.ticket_life = seconds(parser)?,
             "most-areas" => options.most_areas = number(parser)?,
@@ -162,4 +166,9 @@ fn seconds(parser: &mut Parser) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(seconds)))
 }
 
-const HELP: &str = include_str!("help.txt");
+/// The help, with the settings of the NFC server as it names them itself.
+fn help() -> String {
+    let settings =
+        Settings::names().map(|(name, takes)| format!("                                 {name}={takes}\n"));
+    include_str!("help.txt").replace("SETTINGS\n", &settings.collect::<String>())
+}

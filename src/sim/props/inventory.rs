@@ -193,7 +193,7 @@ fn host(source: &Source<'_>, object: &Moref) -> Data {
     let runtime = Data::new("HostRuntimeInfo")
         .with("connectionState", Value::Enum("HostSystemConnectionState", "connected".to_owned()))
         .with("powerState", Value::Enum("HostSystemPowerState", "poweredOn".to_owned()))
-        .with("inMaintenanceMode", false);
+        .with("inMaintenanceMode", site.knobs.now().maintenance);
     let product = Data { kind: "AboutInfo".into(), ..service::about(site, true) };
     let hardware = Data::new("HostHardwareSummary")
         .with("vendor", "vixsim")

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use crate::sim::nfc::Grant;
+use crate::sim::nfc::Right;
 use crate::sim::site::Site;
 use crate::sim::soap::call::Call;
 use crate::sim::soap::call::Outcome;
 use crate::sim::soap::call::Reply;
 use crate::sim::soap::fault::Fault;
 use crate::sim::soap::login::internal;
-use crate::sim::tickets::NfcGrant;
-use crate::sim::tickets::Right;
 use crate::sim::value::Data;
 use crate::sim::value::Moref;
 use crate::sim::xml::Arg;
@@ -69,7 +69,12 @@ fn machine_of(site: &Site, call: &Call<'_>) -> Result<String, Fault> {
 
 /// `HostServiceTicket`. A bare host leaves its own name out (O); 9.0 has the certificate in place of its thumbprint (D).
 fn ticket(site: &Site, machine: String, right: Right) -> Outcome {
-    let id = site.tickets.for_nfc(NfcGrant { machine, right }).map_err(|e| internal(&e))?;
+    if site.knobs.now().maintenance {
+        // That there is no ticket then is documented; by which fault it is refused, inferred.
+        let text = "Unable to communicate with the remote host, since it is disconnected.";
+        return Err(Fault::new("HostNotConnected", text));
+    }
+    let id = site.tickets.for_nfc(Grant { machine, right }).map_err(|e| internal(&e))?;
     let host = (!site.options.esxi).then(|| site.host_address());
     let by_certificate = site.personality.ticket_certificate;
     Reply::of(

@@ -65,6 +65,7 @@ use crate::transport::vsphere::target::Target;
 use crate::transport::vsphere::target::chain_of;
 use crate::transport::vsphere::target::no_machine;
 use crate::transport::vsphere::tickets::DiskTickets;
+use crate::transport::vsphere::tickets::key_of;
 use crate::transport::vsphere::way::DiskWay;
 use crate::transport::vsphere::way::NfcWay;
 use crate::units::SECTOR;
@@ -129,7 +130,8 @@ impl Vsphere {
         let target = Arc::new(subject.find(&*soap, path, how.write, &self.log)?);
         drop(soap);
         let ways = self.ways(session, subject, &target, how)?;
-        let (at, home) = choice::first(&ways, &target.path, &self.log)?;
+        let (at, home) =
+            choice::first(&ways, &target.path, &self.log).map_err(|e| self.explain(e, session, &target))?;
         let said = ways.get(at).and_then(|way| way.said());
         let Some(served) = said else {
             home.line.cut();
@@ -155,6 +157,21 @@ impl Vsphere {
             line: Arc::new(homes),
             facts: Some(Arc::new(facts)),
         })
+    }
+
+    /// Hosts answer alike when a disk is not there and when it may not be opened; the server knows better.
+    fn explain(&self, error: Error, session: &Arc<Shared>, target: &Target) -> Error {
+        let unclear = matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly);
+        let (true, None, Some(machine)) = (unclear, &target.chain, &target.machine) else { return error };
+        let hardware = session.soap().and_then(|soap| soap.hardware(machine, None));
+        match hardware.map(|hardware| key_of(&hardware, &target.path)) {
+            Ok(Err(missing)) => error.with_kind(ErrorKind::NotFound).context(missing.to_string()),
+            Ok(Ok(_)) => error,
+            Err(e) => {
+                self.log.info(|| format!("whether {machine} has {} is not known: {e}", target.path));
+                error
+            }
+        }
     }
 
     /// The ways to a disk that the caller wants, in his order.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::format::geometry::Geometry;
 use crate::logging::Log;
 use crate::net::nfc::client::Client;
@@ -153,7 +153,11 @@ impl Blocks for Client {
         Client::start(self, transfer, offset, finish)
     }
 
+    /// A name that no key can have is that of none.
     fn key(&self, key: &str) -> Result<Option<String>> {
-        Client::key(self, key)
+        match Client::key(self, key) {
+            Err(e) if e.kind() == ErrorKind::InvalidArgument => Ok(None),
+            value => value,
+        }
     }
 }

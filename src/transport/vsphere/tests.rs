@@ -151,6 +151,17 @@ fn a_host_without_room_is_asked_again() {
 }
 
 #[test]
+fn a_refused_disk_that_the_machine_has_not_is_not_found() {
+    let scene = scene();
+    for (path, kind) in [("[ds] vm/none.vmdk", ErrorKind::NotFound), (CHAIN[1], ErrorKind::ReadOnly)] {
+        scene.hosts.faults.lock().extend([ErrorKind::ReadOnly]);
+        let e = scene.open(path, &how(Some("nbdssl"), false)).unwrap_err();
+        assert_eq!(e.kind(), kind, "{e}");
+        assert!(e.to_string().contains("esx1 refuses"), "{e}");
+    }
+}
+
+#[test]
 fn a_first_class_disk_without_a_machine_is_refused_in_so_many_words() {
     let scene = scene();
     let disks = Disks::FirstClass { id: "f".into(), datastore: "datastore-1".into(), snapshot: None };
