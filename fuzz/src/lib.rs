@@ -12,6 +12,7 @@ pub mod extents;
 pub mod images;
 pub mod limits;
 pub mod nbd;
+pub mod nfc_wire;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
@@ -30,6 +31,9 @@ pub const TARGETS: &[Target] = &[
     ("cowd", extents::cowd),
     ("sesparse", extents::sesparse),
     ("chain", chain::chain),
+    ("nfc_authd", nfc_wire::nfc_authd),
+    ("nfc_frames", nfc_wire::nfc_frames),
+    ("nfc_packed", nfc_wire::nfc_packed),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
 ];
