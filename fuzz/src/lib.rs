@@ -16,6 +16,7 @@ pub mod nfc_wire;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
+pub mod soap;
 pub mod sparse;
 pub mod store;
 pub mod text;
@@ -36,4 +37,5 @@ pub const TARGETS: &[Target] = &[
     ("nfc_packed", nfc_wire::nfc_packed),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
+    ("soap", soap::soap),
 ];

@@ -6,6 +6,7 @@ use super::images::SparseSpec;
 use super::images::StreamLayout;
 use super::nbd;
 use super::nfc_wire;
+use super::soap;
 use super::store::Holey;
 
 /// Name and content of the seeds of a target.
@@ -25,6 +26,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "nfc_packed" => nfc_wire::seeds_packed(),
         "abi_calls" => calls(),
         "nbd_client" => nbd::seeds(),
+        "soap" => soap::seeds(),
         _ => Vec::new(),
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
 //!   nfc/  the protocol of ESXi hosts: codec
+//!   vim/  the SOAP interface of vSphere, over http/
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
@@ -10,6 +11,8 @@
 //!   listen   the other end, for servers that stand in for real ones
 //! ```
 
+#[forbid(unsafe_code)]
+pub mod http;
 #[forbid(unsafe_code)]
 pub mod listen;
 #[forbid(unsafe_code)]
@@ -25,3 +28,5 @@ pub mod socket;
 pub mod stream;
 #[forbid(unsafe_code)]
 pub mod tls;
+#[forbid(unsafe_code)]
+pub mod vim;

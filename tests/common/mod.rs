@@ -12,6 +12,7 @@
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`]: an NBD server inside the test, which may lie;
 //! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
+//! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -32,7 +33,9 @@ pub mod proxy;
 pub mod readers;
 pub mod scratch;
 pub mod servers;
+pub mod soap_peer;
 pub mod tools;
+pub mod vcsim;
 pub mod vix;
 
 /// Leaves the test when a program it needs is missing: the reason is printed, and with `CI=true` it is a failure.
