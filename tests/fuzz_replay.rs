@@ -296,6 +296,11 @@ fn nbd_client_holds_over_its_corpus() {
 }
 
 #[test]
+fn nfc_client_holds_over_its_corpus() {
+    replay("nfc_client");
+}
+
+#[test]
 fn soap_holds_over_its_corpus() {
     replay("soap");
 }

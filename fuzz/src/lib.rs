@@ -12,6 +12,7 @@ pub mod extents;
 pub mod images;
 pub mod limits;
 pub mod nbd;
+pub mod nfc;
 pub mod nfc_wire;
 pub mod oracle;
 pub mod peer;
@@ -37,5 +38,6 @@ pub const TARGETS: &[Target] = &[
     ("nfc_packed", nfc_wire::nfc_packed),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
+    ("nfc_client", nfc::nfc_client),
     ("soap", soap::soap),
 ];

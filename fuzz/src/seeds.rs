@@ -5,6 +5,7 @@ use super::images;
 use super::images::SparseSpec;
 use super::images::StreamLayout;
 use super::nbd;
+use super::nfc;
 use super::nfc_wire;
 use super::soap;
 use super::store::Holey;
@@ -26,6 +27,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "nfc_packed" => nfc_wire::seeds_packed(),
         "abi_calls" => calls(),
         "nbd_client" => nbd::seeds(),
+        "nfc_client" => nfc::seeds(),
         "soap" => soap::seeds(),
         _ => Vec::new(),
     }

@@ -10,9 +10,10 @@
 //! * [`tools`]: running programs with a deadline;
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library;
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
-//! * [`nbd_peer`]: an NBD server inside the test, which may lie;
-//! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
+//! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
+//! * [`stage`]: our own simulator with machines on it;
+//! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -27,6 +28,7 @@ pub mod model;
 pub mod nbd;
 pub mod nbd_peer;
 pub mod nfc_house;
+pub mod nfc_peer;
 pub mod pki;
 pub mod process;
 pub mod proxy;
@@ -34,6 +36,7 @@ pub mod readers;
 pub mod scratch;
 pub mod servers;
 pub mod soap_peer;
+pub mod stage;
 pub mod tools;
 pub mod vcsim;
 pub mod vix;

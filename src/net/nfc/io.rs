@@ -192,7 +192,8 @@ impl Fragments {
         self.prefix == 0 && self.islands.is_empty()
     }
 
-    fn check(&self, io: &Io) -> Result<Range<u32>> {
+    /// Says where the bytes of a fragment belong in the operation, whether or not others came for the same place.
+    pub fn check(&self, io: &Io) -> Result<Range<u32>> {
         let wrong =
             |what: &str| Err(broken(format!("{what}: {io:?} in an operation of {} bytes", self.total)));
         if io.direction != self.direction || io.offset != self.offset || io.total != self.total {

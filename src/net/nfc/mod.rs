@@ -21,6 +21,7 @@ pub mod aio;
 pub mod authd;
 pub mod blocks;
 pub mod classic;
+pub mod client;
 pub mod ddb;
 mod fields;
 pub mod io;
