@@ -23,6 +23,7 @@ use crate::session::settings::tls_settings;
 use crate::session::settings::vim_times;
 use crate::transport::Remote;
 use crate::transport::vsphere::How;
+use crate::transport::vsphere::https_way::Caches;
 use crate::transport::vsphere::name::ServerName;
 use crate::transport::vsphere::sessions::Entrance;
 use crate::transport::vsphere::sessions::Lease;
@@ -44,7 +45,7 @@ const LONGEST_IDENTITY: usize = 50;
 
 impl VspherePlace {
     /// The place that parameters name, `None` when they name no server. Nothing is sent.
-    pub fn new(library: &Library, params: &ConnectParams, snapshot: Option<&str>) -> Result<Option<Self>> {
+    pub fn new(library: &Library, params: &ConnectParams, snapshot: Option<String>) -> Result<Option<Self>> {
         let Some(entrance) = entrance(library, params)? else { return Ok(None) };
         Ok(Some(VspherePlace {
             subject: subject(params, snapshot),
@@ -69,11 +70,13 @@ impl VspherePlace {
         let Some(session) = session else {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         };
+        let config = library.config();
         let how = How {
             modes,
             write: !flags.contains(OpenFlags::READ_ONLY),
             nfc_port: self.nfc_port,
-            settings: nfc_settings(&library.config(), flags),
+            settings: nfc_settings(&config, flags),
+            caches: Caches { tables: config.grain_table_cache(), grains: config.inflated_grain_cache() },
         };
         library.vsphere().open(&session, &self.subject, path, &how)
     }
@@ -90,14 +93,14 @@ pub(super) fn nameless() -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
 }
 
-fn subject(params: &ConnectParams, snapshot: Option<&str>) -> Subject {
-    let named = |text: Option<&str>| text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
+fn subject(params: &ConnectParams, snapshot: Option<String>) -> Subject {
+    let named = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
     let disks = match params.disk.clone() {
         DiskSpec::Machine => Disks::OfMachine,
         DiskSpec::FirstClassDisk { id, datastore, snapshot } => Disks::FirstClass { id, datastore, snapshot },
         DiskSpec::Datastore { datastore, folder } => Disks::OfFolder { datastore, folder },
     };
-    Subject { machine: named(params.vmx_spec.as_deref()), snapshot: named(snapshot), disks }
+    Subject { machine: named(params.vmx_spec.clone()), snapshot: named(snapshot), disks }
 }
 
 /// Where and how to log in. `None`: no server is named.
