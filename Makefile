@@ -73,7 +73,7 @@ tree:
 	rm -rf $(TREE)
 	$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(abspath $(TREE)) DOCDIR=$(abspath $(TREE))/doc
 	install -d $(TREE)/examples
-	install -m 644 examples/Makefile examples/backup.c examples/inspect.cpp $(TREE)/examples
+	install -m 644 $(addprefix examples/,Makefile backup.c blocks.h say.h sha256.h inspect.cpp) $(TREE)/examples
 	install -m 755 examples/vixdisklib.py $(TREE)/examples
 
 dist: tree
