@@ -74,7 +74,7 @@ tree:
 	$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(abspath $(TREE)) DOCDIR=$(abspath $(TREE))/doc
 	install -d $(TREE)/examples
 	install -m 644 $(addprefix examples/,Makefile backup.c blocks.h say.h sha256.h inspect.cpp) $(TREE)/examples
-	install -m 755 examples/vixdisklib.py $(TREE)/examples
+	install -m 755 examples/vixdisklib.py examples/changed_areas.py $(TREE)/examples
 
 dist: tree
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) \

@@ -34,6 +34,7 @@ fn expected_tree() -> Vec<(String, String)> {
         "examples/Makefile",
         "examples/backup.c",
         "examples/blocks.h",
+        "examples/changed_areas.py",
         "examples/inspect.cpp",
         "examples/say.h",
         "examples/sha256.h",
