@@ -18,7 +18,8 @@
  *
  *   cc -std=c99 -O2 -Wall -Wextra -pthread backup.c -I../include -L../lib64 -lvixDiskLib -o backup
  *
- * C99 and POSIX; of the library only the public header, and three small headers next to this file. Licence: Apache-2.0 OR MIT, like the library.
+ * C99 and POSIX; of the library only the public header, and three small headers next to this file.
+ * Licence: Apache-2.0 OR MIT, like the library.
  */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64

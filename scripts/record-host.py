@@ -14,8 +14,8 @@ A running machine needs a snapshot; its disks are read as of then. What the file
 the content of the disk (only sizes, and whether it was zero), names of machines, datastores, files, users and hosts, addresses,
 thumbprints, identifiers. Python's standard library is all it needs; it uses nothing of this library, and so checks it as well.
 
-The password is the first line of --password-file or the variable VIX_PASSWORD, or is asked for. Exit status: 0 the file is complete,
-1 it could not begin, 2 wrong usage, 3 it was interrupted and the file has what there was. Licence: Apache-2.0 OR MIT.
+The password is the first line of --password-file or the variable VIX_PASSWORD, or is asked for. Exit status: 0 the file is
+complete, 1 it could not begin, 2 wrong usage, 3 it was interrupted and the file has what there was. Licence: Apache-2.0 OR MIT.
 """
 
 import argparse
@@ -24,10 +24,10 @@ import getpass
 import os
 import sys
 
-from record_host.api import Api, find, kids, kind_of, value
+from record_host.api import Api, find, kind_of, value
 from record_host.experiments import EXPERIMENTS
 from record_host.nfc import Session
-from record_host.record import STOPS, Disorder, Record, Redactor, Refused
+from record_host.record import STOPS, Disorder, Record, Redactor
 from record_host.wire import Door, tls_context
 
 
@@ -162,7 +162,8 @@ def arguments():
     parser.add_argument("--port", type=int, default=443)
     parser.add_argument("--nfc-port", type=int, help="of the disks, instead of the one that tickets name")
     parser.add_argument("--user")
-    parser.add_argument("--password-file", metavar="FILE", help="its first line; else the variable VIX_PASSWORD, else it is asked for")
+    parser.add_argument("--password-file", metavar="FILE",
+                        help="its first line; else the variable VIX_PASSWORD, else it is asked for")
     parser.add_argument("--thumbprint", metavar="HEX", help="of the server's certificate; without it the script shows it and ends")
     parser.add_argument("--vm", help="a name, or moref=vm-12; without it the machines are listed")
     parser.add_argument("--snapshot", help="read the disk as of this snapshot; a running machine's current one otherwise")

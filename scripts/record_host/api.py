@@ -76,9 +76,11 @@ class Api:
     def fetch(self, method, path, body=None, headers=None):
         """Status and body."""
         headers = dict(headers or {}, **({"Cookie": self.cookie} if self.cookie else {}))
-        self.http.request(method, path, body, headers)
-        answer = self.http.getresponse()
-        data = answer.read(LARGEST_ANSWER + 1)
+        try:
+            answer = self._request(method, path, body, headers)
+            data = answer.read(LARGEST_ANSWER + 1)
+        except http.client.HTTPException as error:
+            raise Disorder(f"{path}: {type(error).__name__}: {error}") from None
         for cookie in answer.headers.get_all("Set-Cookie") or []:
             pair = cookie.split(";")[0].strip()
             if pair.startswith("vmware_soap_session="):
@@ -88,13 +90,27 @@ class Api:
             raise Disorder(f"{path}: an answer that is too large or declares a document type")
         return answer.status, data
 
+    def _request(self, method, path, body, headers):
+        """Once more where the server had closed the idle connection meanwhile."""
+        try:
+            self.http.request(method, path, body, headers)
+            return self.http.getresponse()
+        except ConnectionError:
+            self.http.close()
+            self.http.request(method, path, body, headers)
+            return self.http.getresponse()
+
     def versions(self, name):
         """The versions of the namespace, newest first."""
         status, data = self.fetch("GET", f"/sdk/{name}")
         if status != 200:
             return []
         found = []
-        for space in ElementTree.fromstring(data):
+        try:
+            spaces = ElementTree.fromstring(data)
+        except ElementTree.ParseError:
+            raise Disorder(f"{name} is no XML") from None
+        for space in spaces:
             for version in [kid for kid in space.iter() if local(kid) == "version"]:
                 found.append({"namespace": value(space, "name"), "version": version.text})
         return found
