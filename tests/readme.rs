@@ -162,6 +162,21 @@ fn the_python_recipes_tell_what_the_disk_is() {
 }
 
 #[test]
+fn the_python_program_writes_what_it_reads_from_its_input() {
+    if !have(&["python3", "qemu-img"]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.shell(
+        "qemu-img create -q -f vmdk new.vmdk 4M && head -c 65536 /dev/urandom >part
+         python3 $VDDK/examples/vixdisklib.py put new.vmdk --start 2048 <part
+         qemu-img convert -f vmdk -O raw new.vmdk new.raw
+         cmp -n 65536 -i 1048576:0 new.raw part
+         ! head -c 100 part | python3 $VDDK/examples/vixdisklib.py put new.vmdk 2>/dev/null",
+    );
+}
+
+#[test]
 fn a_missing_disk_makes_the_python_program_fail_with_the_code() {
     if !have(&["python3"]) {
         return;
