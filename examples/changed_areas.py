@@ -25,6 +25,7 @@ what changed since that change id; only a full backup helps then. Licence: Apach
 """
 
 import argparse
+import hashlib
 import json
 import os
 import ssl
@@ -46,18 +47,45 @@ class Failure(Exception):
         self.status = status
 
 
+class Pinned(ssl.SSLContext):
+    """Accepts one certificate, whoever signed it, and says nothing to a server that shows another one.
+
+    pyVmomi's own `thumbprint` is not that: it is looked at only where the usual verification fails.
+    """
+
+    def pin(self, thumbprint):
+        """Sets the thumbprint, SHA-1 or SHA-256."""
+        self.check_hostname = False
+        self.verify_mode = ssl.CERT_NONE
+        self.wanted = thumbprint.lower().replace(":", "").replace(" ", "")
+        self.kind = {40: hashlib.sha1, 64: hashlib.sha256}.get(len(self.wanted))
+        if not self.kind:
+            raise Failure("the thumbprint has neither 20 nor 32 bytes")
+
+    def wrap_socket(self, sock, *args, **named):
+        """Called for every connection; the handshake is over when it returns."""
+        wrapped = super().wrap_socket(sock, *args, **named)
+        found = self.kind(wrapped.getpeercert(True)).hexdigest()
+        if found != self.wanted:
+            wrapped.close()
+            pairs = ":".join(found[at:at + 2] for at in range(0, len(found), 2)).upper()
+            raise Failure(f"the server's certificate has the thumbprint {pairs}, not the expected one")
+        return wrapped
+
+
 def connect(args):
     """A session. With a thumbprint the server's certificate has to be that one; otherwise the usual authorities vouch for it."""
-    context = ssl.create_default_context(cafile=args.ca_file)
     if args.thumbprint:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE     # pyVmomi compares the thumbprint on every connection, before the login
+        context = Pinned(ssl.PROTOCOL_TLS_CLIENT)
+        context.pin(args.thumbprint)
+    else:
+        context = ssl.create_default_context(cafile=args.ca_file)
     try:
         return SmartConnect(host=args.server, port=args.port, user=args.user, pwd=password(args), sslContext=context,
-                            thumbprint=args.thumbprint, httpConnectionTimeout=TIMEOUT)
+                            httpConnectionTimeout=TIMEOUT)
     except (Failure, vmodl.MethodFault, OSError):
         raise
-    except Exception as error:      # pyVmomi has no narrower class for a wrong thumbprint or a server of another kind
+    except Exception as error:      # pyVmomi has no narrower class for a server of another kind
         raise Failure(f"connecting to {args.server}: {error}") from error
 
 
