@@ -4,7 +4,8 @@
 # As root on a Debian or Ubuntu machine it installs what is missing with apt and says so; otherwise it prints what is
 # missing and the command that would install it, and goes on: the tests that need it are skipped with a printed reason.
 # Nothing is installed with NO_INSTALL=1. Fetches nbdkit's vddk plugins at the end (scripts/fetch-nbdkit-plugins.sh)
-# and the independent readers of what is written (scripts/fetch-readers.sh).
+# and the independent readers of what is written (scripts/fetch-readers.sh), and builds the independent vCenter
+# (scripts/build-vcsim.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +32,8 @@ wanted=(
     '/usr/bin/python3 -c "import nbd; print(nbd)"|python3-libnbd'
     'command -v qemu-img|qemu-utils'
     'command -v openssl|openssl'
+    'command -v go|golang-go'
+    'ls -d /usr/share/gocode/src/github.com/vmware/govmomi/simulator|golang-github-vmware-govmomi-dev'
     'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.xfs|xfsprogs'
     'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.btrfs|btrfs-progs'
     'PATH=$PATH:/sbin:/usr/sbin command -v mkfs.vfat|dosfstools'
@@ -72,5 +75,10 @@ fi
 
 if ! scripts/fetch-readers.sh; then
     say 'what is written is compared with qemu-img only'
+    [ "${CI:-}" != true ] || exit 1
+fi
+
+if ! scripts/build-vcsim.sh; then
+    say 'the tests against a vCenter that others wrote are skipped'
     [ "${CI:-}" != true ] || exit 1
 fi

@@ -124,6 +124,8 @@ pub enum ErrorKind {
     OperationDisabled,
     /// The host is not reachable for its server, or is in maintenance.
     HostUnavailable,
+    /// The server reported a fault that has no kind of its own.
+    ServerFault,
 }
 
 /// A fault: its kind, the story of where it happened (innermost first), and the cause below it.

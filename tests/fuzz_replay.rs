@@ -32,7 +32,7 @@ const HANGS: u64 = 180;
 const MUTATIONS: u64 = 20_000;
 
 /// The corpus stays small enough for a source tree.
-const MOST_FILES: usize = 220;
+const MOST_FILES: usize = 400;
 const MOST_BYTES: u64 = 1 << 20;
 
 #[global_allocator]
@@ -278,6 +278,16 @@ fn abi_calls_holds_over_its_corpus() {
 #[test]
 fn nbd_client_holds_over_its_corpus() {
     replay("nbd_client");
+}
+
+#[test]
+fn nfc_client_holds_over_its_corpus() {
+    replay("nfc_client");
+}
+
+#[test]
+fn soap_holds_over_its_corpus() {
+    replay("soap");
 }
 
 #[test]

@@ -12,9 +12,11 @@ pub mod extents;
 pub mod images;
 pub mod limits;
 pub mod nbd;
+pub mod nfc;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
+pub mod soap;
 pub mod sparse;
 pub mod store;
 pub mod text;
@@ -32,4 +34,6 @@ pub const TARGETS: &[Target] = &[
     ("chain", chain::chain),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
+    ("nfc_client", nfc::nfc_client),
+    ("soap", soap::soap),
 ];

@@ -103,6 +103,7 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::SessionInvalid => number!("VIX_E_INVALID_AUTHENTICATION_SESSION"),
         ErrorKind::OperationDisabled => number!("VIX_E_OPERATION_DISABLED"),
         ErrorKind::HostUnavailable => number!("VIX_E_HOST_SERVER_NOT_AVAILABLE"),
+        ErrorKind::ServerFault => number!("VIX_E_FAIL"),
     }
 }
 

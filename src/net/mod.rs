@@ -2,6 +2,10 @@
 //!
 //! ```text
 //!   nbd/  the NBD protocol: uri ▸ handshake ▸ client (codec below both)
+//!   nfc/  the protocol of ESXi hosts: ticket ▸ client (codec below both)
+//!   vim/  the SOAP interface of vSphere, over http/
+//!    │
+//!   pipe/    what pipelined clients have in common: calls, pieces in flight, threads, losses
 //!    │
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
@@ -9,8 +13,14 @@
 //! ```
 
 #[forbid(unsafe_code)]
+pub mod http;
+#[forbid(unsafe_code)]
 pub mod nbd;
+#[forbid(unsafe_code)]
+pub mod nfc;
 mod os;
+#[forbid(unsafe_code)]
+mod pipe;
 #[forbid(unsafe_code)]
 mod resolve;
 #[forbid(unsafe_code)]
@@ -18,4 +28,8 @@ pub mod socket;
 #[forbid(unsafe_code)]
 pub mod stream;
 #[forbid(unsafe_code)]
+mod talk;
+#[forbid(unsafe_code)]
 pub mod tls;
+#[forbid(unsafe_code)]
+pub mod vim;

@@ -10,7 +10,8 @@
 //! * [`tools`]: running programs with a deadline;
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library;
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
-//! * [`nbd_peer`]: an NBD server inside the test, which may lie;
+//! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
+//! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -24,13 +25,16 @@ pub mod images;
 pub mod model;
 pub mod nbd;
 pub mod nbd_peer;
+pub mod nfc_peer;
 pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod readers;
 pub mod scratch;
 pub mod servers;
+pub mod soap_peer;
 pub mod tools;
+pub mod vcsim;
 pub mod vix;
 
 /// Leaves the test when a program it needs is missing: the reason is printed, and with `CI=true` it is a failure.

@@ -1,9 +1,8 @@
 //! An export as random-access bytes: what the transports use.
 //!
 //! ```text
-//!   client ▸ connection(s) ▸ books · inbox · outbox ▸ Stream
-//!              │  mend      losing, making anew, closing
-//!              └─ helpers   started calls and their threads
+//!   client ▸ pipe::Connection(s) ▸ Stream
+//!              └─ protocol ▸ request, receive ▸ reply
 //! ```
 //!
 //! A call of any length is split into pieces that the server accepts, and many of them are in flight. A started transfer
@@ -25,16 +24,22 @@ use crate::logging::Log;
 use crate::net::nbd::BlockSizes;
 use crate::net::nbd::Export;
 use crate::net::nbd::Replies;
-use crate::net::nbd::connection::Connection;
-use crate::net::nbd::connection::Lent;
-use crate::net::nbd::connection::Shared;
-use crate::net::nbd::connection::plan;
 pub use crate::net::nbd::dial::Dial;
 pub use crate::net::nbd::dial::Dialler;
-use crate::net::nbd::durability::Durability;
+use crate::net::nbd::protocol::Agreed;
+use crate::net::nbd::protocol::Nbd;
+use crate::net::nbd::protocol::Order;
 use crate::net::nbd::request;
 use crate::net::nbd::request::Verb;
-use crate::net::nbd::unaligned::Changing;
+use crate::net::pipe::Protocol;
+use crate::net::pipe::calls::Plan;
+use crate::net::pipe::connection;
+use crate::net::pipe::connection::Lent;
+use crate::net::pipe::durability::Durability;
+use crate::net::pipe::progress;
+use crate::net::pipe::unaligned;
+use crate::net::pipe::unaligned::Changing;
+use crate::net::pipe::window;
 use crate::net::stream::Stream;
 use crate::threads::Threads;
 use crate::transfer::Finish;
@@ -77,6 +82,9 @@ const HAS_ZERO: u16 = 1 << 6;
 const HAS_MULTI: u16 = 1 << 8;
 const HAS_FAST_ZERO: u16 = 1 << 11;
 
+type Connection = connection::Connection<Nbd>;
+type Shared = connection::Shared<Nbd>;
+
 /// Numbers connections, so that their threads can be told apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -116,12 +124,11 @@ impl Client {
             });
         }
         let shared = Arc::new(Shared {
-            dialler,
-            export,
+            protocol: Nbd { dialler, export },
             connect: options.connect,
-            request: options.request.max(Duration::from_millis(1)),
+            patience: progress::Limits::all(options.request),
             reconnect: options.reconnect,
-            window: options.window,
+            window: window::Limits::of_bytes(options.window),
             durability: Durability::default(),
             log,
             threads,
@@ -130,17 +137,16 @@ impl Client {
     }
 
     fn over(shared: Arc<Shared>, stream: Box<dyn Stream>, options: &Options) -> Client {
-        let many = if shared.export.flags & HAS_MULTI == 0 { 1 } else { MOST_CONNECTIONS };
+        let many = if shared.protocol.export.flags & HAS_MULTI == 0 { 1 } else { MOST_CONNECTIONS };
         let count = if options.connections == 0 { useful_connections() } else { options.connections };
-        let export = shared.export.clone();
-        let mut first = Some((stream, export));
+        let mut first = Some((stream, Agreed::of(&shared.protocol.export)));
         let connections = (0..count.clamp(1, many)).map(|_| {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             Connection::new(Arc::clone(&shared), number, first.take())
         });
         let connections = connections.collect();
         // Where nothing can be flushed, every write has to be stable by itself.
-        let stable = match shared.export.flags & (HAS_FLUSH | HAS_FUA) {
+        let stable = match shared.protocol.export.flags & (HAS_FLUSH | HAS_FUA) {
             HAS_FUA => request::FLAG_FUA,
             _ => 0,
         };
@@ -149,7 +155,11 @@ impl Client {
 
     /// What the server said about the export.
     pub fn export(&self) -> &Export {
-        &self.shared.export
+        &self.shared.protocol.export
+    }
+
+    pub(super) fn label(&self) -> String {
+        self.shared.protocol.label()
     }
 
     /// Fills the whole buffer from `offset`, or fails.
@@ -160,11 +170,11 @@ impl Client {
         }
         let wide = self.widened(&range);
         if wide == range {
-            return self.read_blocks(buf, range.start).context(|| self.shared.dialler.label());
+            return self.read_blocks(buf, range.start).context(|| self.label());
         }
-        let mut whole = self.room(&wide)?;
-        self.read_blocks(&mut whole, wide.start).context(|| self.shared.dialler.label())?;
-        buf.copy_from_slice(part(&mut whole, &wide, &range)?);
+        let mut whole = unaligned::room(&wide)?;
+        self.read_blocks(&mut whole, wide.start).context(|| self.label())?;
+        buf.copy_from_slice(unaligned::part(&mut whole, &wide, &range)?);
         Ok(())
     }
 
@@ -177,13 +187,13 @@ impl Client {
         }
         let wide = self.widened(&range);
         if wide == range {
-            return self.write_blocks(buf, range.start).context(|| self.shared.dialler.label());
+            return self.write_blocks(buf, range.start).context(|| self.label());
         }
         let _claim = self.changing.claim(wide.clone());
-        let mut whole = self.room(&wide)?;
-        self.read_blocks(&mut whole, wide.start).context(|| self.shared.dialler.label())?;
-        part(&mut whole, &wide, &range)?.copy_from_slice(buf);
-        self.write_blocks(&whole, wide.start).context(|| self.shared.dialler.label())
+        let mut whole = unaligned::room(&wide)?;
+        self.read_blocks(&mut whole, wide.start).context(|| self.label())?;
+        unaligned::part(&mut whole, &wide, &range)?.copy_from_slice(buf);
+        self.write_blocks(&whole, wide.start).context(|| self.label())
     }
 
     /// Makes a range read as zeros. `Ok(false)`: the server cannot do that faster than by writing zeros, the range holds
@@ -194,18 +204,18 @@ impl Client {
         if range.is_empty() {
             return Ok(true);
         }
-        if self.shared.export.flags & HAS_ZERO == 0 {
+        if self.export().flags & HAS_ZERO == 0 {
             return Ok(false);
         }
-        let fast = if self.shared.export.flags & HAS_FAST_ZERO == 0 { 0 } else { request::FLAG_FAST_ZERO };
+        let fast = if self.export().flags & HAS_FAST_ZERO == 0 { 0 } else { request::FLAG_FAST_ZERO };
         let inner = self.narrowed(&range);
         let plan = plan(Verb::Zero, fast | self.stable, inner.start, inner.end, self.long_step());
         match self.idle().call(plan, Lent::Nothing) {
             Err(e) if fast != 0 && e.kind() == ErrorKind::NotSupported => return Ok(false),
-            zeroed => zeroed.context(|| self.shared.dialler.label())?,
+            zeroed => zeroed.context(|| self.label())?,
         };
         for edge in [range.start..inner.start, inner.end..range.end] {
-            let zeros = self.room(&edge)?;
+            let zeros = unaligned::room(&edge)?;
             self.write(&zeros, edge.start)?;
         }
         Ok(true)
@@ -215,11 +225,11 @@ impl Client {
     pub fn trim(&self, range: Range<u64>) -> Result<()> {
         self.may_write()?;
         let inner = self.narrowed(&self.inside_range(range)?);
-        if inner.is_empty() || self.shared.export.flags & HAS_TRIM == 0 {
+        if inner.is_empty() || self.export().flags & HAS_TRIM == 0 {
             return Ok(());
         }
         let plan = plan(Verb::Trim, self.stable, inner.start, inner.end, self.long_step());
-        self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label()).map(|_| ())
+        self.idle().call(plan, Lent::Nothing).context(|| self.label()).map(|_| ())
     }
 
     /// Returns when every write that was acknowledged before is stable, as far as the server promises that at all. A loss
@@ -227,16 +237,16 @@ impl Client {
     pub fn flush(&self) -> Result<()> {
         let durability = &self.shared.durability;
         let mark = durability.mark();
-        if self.shared.export.flags & HAS_FLUSH == 0 {
+        if self.export().flags & HAS_FLUSH == 0 {
             // Every write was stable when it was acknowledged, or the server promises nothing.
-            return durability.flushed(mark).context(|| self.shared.dialler.label());
+            return durability.flushed(mark).context(|| self.label());
         }
         let flushed = self.idle().call(plan(Verb::Flush, 0, 0, 0, 1), Lent::Nothing);
         let flushed = match flushed {
             Ok(_) => durability.flushed(mark),
             Err(error) => Err(durability.failed(error)),
         };
-        flushed.context(|| self.shared.dialler.label())
+        flushed.context(|| self.label())
     }
 
     /// Starts a transfer: `finish` runs exactly once, on a thread of a connection or, when nothing can be begun, on this
@@ -262,7 +272,7 @@ impl Client {
         let (verb, flags) = if writes { (Verb::Write, self.stable) } else { (Verb::Read, 0) };
         let plan = plan(verb, flags, range.start, range.end, self.step());
         if let Err((transfer, finish, error)) = self.free().start(plan, transfer, finish) {
-            finish(transfer, Err(error.context(self.shared.dialler.label())));
+            finish(transfer, Err(error.context(self.label())));
         }
         None
     }
@@ -271,7 +281,7 @@ impl Client {
     /// is making a connection at that moment ends by itself.
     pub fn close(&self) {
         let end = Instant::now() + CLOSING;
-        self.connections.iter().for_each(|connection| connection.leave());
+        self.connections.iter().for_each(|connection| connection.leave(end));
         self.connections.iter().for_each(|connection| connection.close_by(end));
     }
 
@@ -318,10 +328,7 @@ impl Client {
         if self.write {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::ReadOnly,
-            format!("{} was opened for reading", self.shared.dialler.label()),
-        ))
+        Err(Error::new(ErrorKind::ReadOnly, format!("{} was opened for reading", self.label())))
     }
 
     fn inside(&self, offset: u64, len: usize) -> Result<Range<u64>> {
@@ -330,46 +337,34 @@ impl Client {
     }
 
     pub(super) fn inside_range(&self, range: Range<u64>) -> Result<Range<u64>> {
-        if range.start <= range.end && range.end <= self.shared.export.size {
+        if range.start <= range.end && range.end <= self.export().size {
             return Ok(range);
         }
-        let size = self.shared.export.size;
-        let message = format!("bytes {range:?} of {}, which has {size}", self.shared.dialler.label());
+        let size = self.export().size;
+        let message = format!("bytes {range:?} of {}, which has {size}", self.label());
         Err(Error::new(ErrorKind::EndOfFile, message))
     }
 
     /// Whole blocks around a range.
     pub(super) fn widened(&self, range: &Range<u64>) -> Range<u64> {
-        let block = u64::from(self.shared.export.blocks.minimum);
-        let end = align_up(range.end, block).unwrap_or(u64::MAX).min(self.shared.export.size);
-        align_down(range.start, block)..end.max(range.end)
+        unaligned::widened(range, u64::from(self.export().blocks.minimum), self.export().size)
     }
 
     /// Whole blocks inside a range.
     fn narrowed(&self, range: &Range<u64>) -> Range<u64> {
-        let block = u64::from(self.shared.export.blocks.minimum);
+        let block = u64::from(self.export().blocks.minimum);
         let start = align_up(range.start, block).unwrap_or(u64::MAX).min(range.end);
-        let end = if range.end == self.shared.export.size { range.end } else { align_down(range.end, block) };
+        let end = if range.end == self.export().size { range.end } else { align_down(range.end, block) };
         start..end.max(start)
     }
 
-    fn room(&self, range: &Range<u64>) -> Result<Vec<u8>> {
-        let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(len)
-            .map_err(|e| Error::new(ErrorKind::OutOfMemory, format!("{len} bytes for whole blocks: {e}")))?;
-        bytes.resize(len, 0);
-        Ok(bytes)
-    }
-
     fn step(&self) -> u64 {
-        let BlockSizes { minimum, maximum, .. } = self.shared.export.blocks;
+        let BlockSizes { minimum, maximum, .. } = self.export().blocks;
         align_down(STEP.min(u64::from(maximum)), u64::from(minimum)).max(u64::from(minimum))
     }
 
     fn long_step(&self) -> u64 {
-        if self.shared.export.replies == Replies::Extended { u64::MAX } else { LONG_STEP }
+        if self.export().replies == Replies::Extended { u64::MAX } else { LONG_STEP }
     }
 }
 
@@ -394,12 +389,9 @@ fn useful_connections() -> u32 {
     u32::try_from(processors).unwrap_or(MOST_CONNECTIONS).min(MOST_CONNECTIONS)
 }
 
-/// The part of a buffer for `wide` that is `range`.
-fn part<'b>(buf: &'b mut [u8], wide: &Range<u64>, range: &Range<u64>) -> Result<&'b mut [u8]> {
-    let at = usize::try_from(range.start - wide.start).unwrap_or(usize::MAX);
-    let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-    let part = buf.get_mut(at..).and_then(|rest| rest.get_mut(..len));
-    part.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{range:?} is not in {wide:?}")))
+/// A plan for a whole range.
+pub(super) fn plan(verb: Verb, flags: u16, start: u64, end: u64, step: u64) -> Plan<Order> {
+    Plan::new(Order { verb, flags }, start, end, step)
 }
 
 #[cfg(test)]

@@ -1,27 +1,17 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
 
-mod books;
-mod calls;
 pub mod client;
-mod connection;
-mod coverage;
 mod dial;
-mod durability;
 pub mod handshake;
-mod helpers;
-mod inbox;
-mod mend;
 mod options;
-mod outbox;
+mod protocol;
 mod receive;
 mod reply;
 mod request;
 mod status;
 mod talk;
-mod unaligned;
 pub mod uri;
-mod window;
 
 use std::ops::Range;
 

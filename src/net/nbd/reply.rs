@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::Replies;
+use crate::net::pipe::protocol;
 
 /// Longest head: an extended one.
 pub const MOST_HEAD: usize = 32;
@@ -226,11 +227,6 @@ pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 /// A big-endian number at this place, if the bytes are there.
 pub fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().map(|b| u64::from_be_bytes(*b))
-}
-
-/// The server broke its protocol.
-pub fn protocol(message: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Protocol, message)
 }
 
 fn cut() -> Error {

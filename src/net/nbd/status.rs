@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::net::nbd::Allocation;
 use crate::net::nbd::Replies;
 use crate::net::nbd::client::Client;
-use crate::net::nbd::connection::Lent;
-use crate::net::nbd::connection::plan;
+use crate::net::nbd::client::plan;
 use crate::net::nbd::request::Verb;
+use crate::net::pipe::connection::Lent;
 
 /// Bytes of the export that are asked about at once with 32 bit lengths.
 const ROUND: u64 = 64 << 30;
@@ -26,20 +26,20 @@ impl Client {
     /// Tells what a range holds, in order. `Ok(false)`: the server does not tell.
     pub fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
         let range = self.inside_range(range)?;
-        if self.shared.export.allocation.is_none() {
+        if self.export().allocation.is_none() {
             return Ok(false);
         }
         let wide = self.widened(&range);
-        let extended = self.shared.export.replies == Replies::Extended;
+        let extended = self.export().replies == Replies::Extended;
         let mut at = wide.start;
         let mut last: Option<Allocation> = None;
         while at < wide.end {
             let end = if extended { wide.end } else { wide.end.min(at.saturating_add(ROUND)) };
             let plan = plan(Verb::Status, 0, at, end, if extended { u64::MAX } else { STEP });
-            let mut call = self.idle().call(plan, Lent::Nothing).context(|| self.shared.dialler.label())?;
-            call.extents.sort_unstable();
+            let mut call = self.idle().call(plan, Lent::Nothing).context(|| self.label())?;
+            call.extra.sort_unstable();
             let before = at;
-            for (offset, len, flags) in call.extents {
+            for (offset, len, flags) in call.extra {
                 if offset != at {
                     break; // what lies between was not answered: the next call asks from here on
                 }

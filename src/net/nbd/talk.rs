@@ -1,12 +1,10 @@
 //! The conversation below the negotiation: options go out, replies come in, all of it until one moment.
 
 use std::io::IoSlice;
-use std::io::IoSliceMut;
 use std::time::Instant;
 
 use crate::error::Context;
 use crate::error::Error;
-use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::net::nbd::options::Opt;
 use crate::net::nbd::options::Refusal;
@@ -15,6 +13,7 @@ use crate::net::nbd::options::ReplyHead;
 use crate::net::nbd::options::protocol;
 use crate::net::stream::Patience;
 use crate::net::stream::Stream;
+use crate::net::talk;
 
 /// A connection before its first request. It receives exactly the bytes it is asked for.
 #[derive(Debug)]
@@ -49,42 +48,12 @@ impl Talk {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
-        let patience = Patience::Until(self.until);
-        let whole = bytes.len();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            self.in_time()?;
-            let count = self.stream.recv(&mut [IoSliceMut::new(rest)], patience)?;
-            rest = match count {
-                None => return Err(late("the server says nothing more")),
-                Some(0) => {
-                    let message =
-                        format!("the server closed the connection, {} of {whole} bytes missing", rest.len());
-                    return Err(Error::new(ErrorKind::ConnectionLost, message));
-                }
-                Some(count) => rest.get_mut(count..).unwrap_or_default(),
-            };
-        }
-        Ok(())
+        talk::fill(&*self.stream, bytes, self.until)
     }
 
     /// Sends all of it.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        let patience = Patience::Until(self.until);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            self.in_time()?;
-            rest = match self.stream.send(&[IoSlice::new(rest)], patience)? {
-                None => return Err(late("the server takes nothing more")),
-                Some(count) => rest.get(count..).unwrap_or_default(),
-            };
-        }
-        if self.stream.push(patience)? { Ok(()) } else { Err(late("the server takes nothing more")) }
-    }
-
-    /// A peer that sends a byte now and then gets no more time than a silent one.
-    fn in_time(&self) -> Result<()> {
-        if Instant::now() < self.until { Ok(()) } else { Err(late("the negotiation takes too long")) }
+        talk::send(&*self.stream, bytes, self.until)
     }
 
     /// Says good-bye without waiting for an answer.
@@ -99,10 +68,6 @@ impl Talk {
 /// A reply that does not belong here.
 pub fn out_of_place(opt: Opt, rep: Rep, said: &[u8]) -> Error {
     protocol(format!("a reply {rep:?} with {} bytes has no place after {}", said.len(), opt.name()))
-}
-
-fn late(message: &str) -> Error {
-    Error::new(ErrorKind::TimedOut, message)
 }
 
 /// A refusal with the server's words.

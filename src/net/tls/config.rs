@@ -23,6 +23,7 @@ use crate::logging::Log;
 use crate::net::tls::TlsSettings;
 use crate::net::tls::key;
 use crate::net::tls::thumbprint::Thumbprint;
+use crate::net::tls::verify::Pin;
 use crate::net::tls::verify::Right;
 use crate::net::tls::verify::Trust;
 use crate::net::tls::verify::Verifier;
@@ -31,11 +32,13 @@ use crate::secret::Secret;
 /// Certificates and keys are small; a file that is larger is something else.
 const LARGEST_FILE: u64 = 4 << 20;
 
-/// Reads what the settings name, and the system's anchors only where they are needed.
-pub fn build(settings: &TlsSettings, log: Log) -> Result<Arc<ClientConfig>> {
+/// Reads what the settings name, and the system's anchors only where they are needed. `pins` replace what the settings say
+/// about who is the right server.
+pub fn build(settings: &TlsSettings, pins: Vec<Pin>, log: Log) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(provider(settings.approved_only));
     let right = match settings.pin() {
-        Some(given) => Right::Pinned(Thumbprint::parse(given)),
+        _ if !pins.is_empty() => Right::Pinned(pins),
+        Some(given) => Right::Pinned(vec![Pin::Thumbprint(Thumbprint::parse(given))]),
         None if settings.verify => Right::Vouched(vouched(settings, &provider)?),
         None => Right::Any,
     };

@@ -3,7 +3,7 @@
 //! ```text
 //!   Tls ── settings turned into a configuration (config), asked once per connection
 //!    │ wrap
-//!   handshake   rustls proves who the server is (verify: anchors or thumbprint)
+//!   handshake   rustls proves who the server is (verify: anchors or pinned certificates)
 //!    │ keys
 //!   stream      one half sends, one receives, they share nothing but key changes
 //!    └ record   one record in, one record out; no sockets
@@ -13,6 +13,7 @@
 
 mod config;
 mod der;
+mod episode;
 mod handshake;
 mod inbox;
 mod key;
@@ -42,8 +43,11 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::stream::Stream;
+pub use crate::net::tls::episode::Episode;
 use crate::net::tls::inbox::Inbox;
 use crate::net::tls::stream::TlsStream;
+use crate::net::tls::thumbprint::Thumbprint;
+use crate::net::tls::verify::Pin;
 
 /// What is known about servers, and what they may know about us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +98,15 @@ impl TlsSettings {
     }
 }
 
+/// A certificate that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// The one with this SHA-1 or SHA-256 in hexadecimal.
+    Thumbprint(String),
+    /// This one, in DER.
+    Certificate(Vec<u8>),
+}
+
 /// Makes encrypted streams out of plain ones. Clones share what they are made of.
 #[derive(Clone)]
 pub struct Tls(Arc<Shared>);
@@ -117,8 +130,22 @@ impl Tls {
         if !settings.verify && settings.pin().is_none() {
             log.warning(|| "the certificates of servers are not checked: anybody can be the server");
         }
-        let config = config::build(settings, log).context(|| "settings of TLS")?;
+        let config = config::build(settings, Vec::new(), log).context(|| "settings of TLS")?;
         Ok(Self(Arc::new(Shared { config, names_count })))
+    }
+
+    /// The same for servers with one of these certificates, whatever else the settings say about trust. There has to be
+    /// one.
+    pub fn pinned(settings: &TlsSettings, accepted: Vec<Accepted>, log: Log) -> Result<Tls> {
+        if accepted.is_empty() {
+            return Err(Error::new(ErrorKind::CertificateRefused, "no certificate is accepted"));
+        }
+        let pins = accepted.into_iter().map(|accepted| match accepted {
+            Accepted::Thumbprint(given) => Pin::Thumbprint(Thumbprint::parse(&given)),
+            Accepted::Certificate(der) => Pin::Certificate(der),
+        });
+        let config = config::build(settings, pins.collect(), log).context(|| "settings of TLS")?;
+        Ok(Self(Arc::new(Shared { config, names_count: false })))
     }
 
     /// Shakes hands over a connected stream. `host` is the name or address that the server's certificate must be for.
@@ -127,18 +154,28 @@ impl Tls {
     /// take our certificate; with TLS 1.3 that may show only when the first bytes are received), `Protocol`, `TimedOut`,
     /// `ConnectionLost`.
     pub fn wrap(&self, stream: Box<dyn Stream>, host: &str, until: Instant) -> Result<Box<dyn Stream>> {
+        self.shake(stream, host, until).map(|(stream, _)| Box::new(stream) as Box<dyn Stream>)
+    }
+
+    /// The same for a conversation after which the stream goes on without this TLS. What `stream` sends and receives on is
+    /// to be kept by the caller.
+    pub fn wrap_for_a_while(&self, stream: Box<dyn Stream>, host: &str, until: Instant) -> Result<Episode> {
+        self.shake(stream, host, until).map(|(stream, certificate)| Episode::new(stream, certificate))
+    }
+
+    /// The encrypted stream, and the server's certificate.
+    fn shake(&self, stream: Box<dyn Stream>, host: &str, until: Instant) -> Result<(TlsStream, Vec<u8>)> {
         let label = stream.label();
         let wrapped = self.name(host).and_then(|name| {
             let mut tls = UnbufferedClientConnection::new(Arc::clone(&self.0.config), name)
                 .map_err(|e| handshake::failure(&e))?;
             let mut inbox = Inbox::new();
             handshake::shake(&mut tls, &*stream, &mut inbox, until)?;
-            TlsStream::new(tls, stream, inbox)
+            let certificate = tls.peer_certificates().and_then(|chain| chain.first());
+            let certificate = certificate.map(|leaf| leaf.to_vec()).unwrap_or_default();
+            Ok((TlsStream::new(tls, stream, inbox)?, certificate))
         });
-        match wrapped {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(e) => Err(e.context(format!("TLS with {label}"))),
-        }
+        wrapped.context(|| format!("TLS with {label}"))
     }
 
     fn name(&self, host: &str) -> Result<ServerName<'static>> {
@@ -157,6 +194,8 @@ impl Tls {
 
 #[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod pins;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -104,6 +104,12 @@ impl TlsStream {
         })
     }
 
+    /// Bytes that were fetched and not taken, encrypted or not.
+    pub fn left_over(&self) -> usize {
+        let mut receiver = self.receiver.lock();
+        receiver.inbox.plain().len() + receiver.inbox.filled().len() + receiver.message.len()
+    }
+
     /// Opens records into `target` as long as there are whole ones and room.
     fn open_records(&self, receiver: &mut Receiver, target: &mut Target<'_, '_>) -> Result<()> {
         loop {

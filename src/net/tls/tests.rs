@@ -514,7 +514,7 @@ fn approved_algorithms_alone_are_offered_where_that_is_asked() {
     let authority = Authority::new();
     let settings = TlsSettings { approved_only: true, ..authority.settings() };
     assert_eq!(verdict(&settings, &authority.server(), "localhost"), Ok(()));
-    let offered = config::build(&settings, Log::none()).unwrap();
+    let offered = config::build(&settings, Vec::new(), Log::none()).unwrap();
     let provider = offered.crypto_provider();
     for suite in &provider.cipher_suites {
         assert!(format!("{suite:?}").contains("AES"), "{suite:?}");

@@ -28,12 +28,34 @@ use crate::net::tls::thumbprint::Thumbprint;
 /// Which certificate is the right one.
 #[derive(Debug)]
 pub enum Right {
-    /// The one with this thumbprint.
-    Pinned(Thumbprint),
+    /// One of these; there is at least one.
+    Pinned(Vec<Pin>),
     /// One that is trusted, for the server's name, on this day.
     Vouched(Trust),
     /// Any.
     Any,
+}
+
+/// A certificate that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// The one with this thumbprint.
+    Thumbprint(Thumbprint),
+    /// This one, in DER.
+    Certificate(Vec<u8>),
+}
+
+impl Pin {
+    /// `Err`: what the certificate has instead, and what was expected.
+    fn check(&self, certificate: &[u8]) -> Result<(), (String, String)> {
+        match self {
+            Pin::Thumbprint(expected) => {
+                expected.check(certificate).map_err(|actual| (actual, expected.given().to_owned()))
+            }
+            Pin::Certificate(expected) if expected == certificate => Ok(()),
+            Pin::Certificate(expected) => Err((thumbprint::of(certificate), thumbprint::of(expected))),
+        }
+    }
 }
 
 /// Checks certificates, and that the peer has their keys.
@@ -103,19 +125,24 @@ impl Trust {
 }
 
 impl Verifier {
-    fn check_pin(&self, expected: &Thumbprint, certificate: &[u8]) -> Result<(), rustls::Error> {
-        expected.check(certificate).map_err(|actual| {
-            let expected = expected.given();
-            // Users and programs look for exactly this line to learn the thumbprint, with what is logged by default.
-            self.log.info(|| {
-                format!(
-                    "VixDiskLibVim: Failed to verify SSL certificate: \
-                     actual thumbprint={actual} expected={expected}"
-                )
-            });
-            let what = format!("its thumbprint is {actual}, expected was {expected}");
-            CertificateError::from(Refusal(what)).into()
-        })
+    fn check_pins(&self, pins: &[Pin], certificate: &[u8]) -> Result<(), rustls::Error> {
+        let mut first = None;
+        for pin in pins {
+            match pin.check(certificate) {
+                Ok(()) => return Ok(()),
+                Err(mismatch) => first = first.or(Some(mismatch)),
+            }
+        }
+        let (actual, expected) = first.unwrap_or_else(|| (thumbprint::of(certificate), String::new()));
+        // Users and programs look for exactly this line to learn the thumbprint, with what is logged by default.
+        self.log.info(|| {
+            format!(
+                "VixDiskLibVim: Failed to verify SSL certificate: \
+                 actual thumbprint={actual} expected={expected}"
+            )
+        });
+        let what = format!("its thumbprint is {actual}, expected was {expected}");
+        Err(CertificateError::from(Refusal(what)).into())
     }
 
     /// The verdict of webpki on a signature of the handshake, or where it does not understand the certificate, ours.
@@ -150,8 +177,8 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         match &self.right {
             Right::Any => Ok(ServerCertVerified::assertion()),
-            Right::Pinned(expected) => {
-                self.check_pin(expected, certificate).map(|()| ServerCertVerified::assertion())
+            Right::Pinned(pins) => {
+                self.check_pins(pins, certificate).map(|()| ServerCertVerified::assertion())
             }
             Right::Vouched(trust) => match trust.check(certificate, chain, name, now) {
                 Ok(()) => Ok(ServerCertVerified::assertion()),
