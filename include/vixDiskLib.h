@@ -1223,9 +1223,12 @@ VixError VixDiskLib_Connect(const struct VixDiskLibConnectParams *connectParams,
  * means TLS, and `nbd` none; a name that begins with `nbds` is never reached without. `thumbPrint` is honoured, and `port` where
  * the name has none; `vmxSpec`, `snapshotRef` and credentials may say anything.
  *
+ * Any other `serverName` is a vCenter or an ESXi host: a name or an address, `host:port`, or `https://host[:port]/sdk`. Nothing
+ * is sent before the first call that needs it: a wrong server, thumbprint or login shows in VixDiskLib_Open. Connections that
+ * log in alike share one session, which ends with the last of them.
+ *
  * `snapshotRef` names a snapshot of the virtual machine, NULL or "" none. `transportModes` lists transports in the order in
- * which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL. A wrong server
- * or login may show only in VixDiskLib_Open.
+ * which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL.
  *
  * Requirements:
  * `connectParams` is NULL or a structure of this header with terminated strings; the other strings are NULL or terminated;
@@ -1246,7 +1249,12 @@ VixError VixDiskLib_ConnectEx(const struct VixDiskLibConnectParams *connectParam
 VixError VixDiskLib_Disconnect(VixDiskLibConnection connection);
 
 /**
- * Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks and NBD servers.
+ * Keeps a virtual machine from being moved to another host or datastore by its vCenter while it is backed up, in the name of
+ * `identity`, which has at most 50 characters. Call it before the snapshot is made. Nothing to do for local disks and NBD
+ * servers.
+ *
+ * VIX_E_OPERATION_DISABLED: somebody with another identity does that already. VIX_E_NOT_SUPPORTED: the server is a host
+ * without a vCenter. VIX_E_INVALID_ARG: no machine is named.
  *
  * Requirements:
  * `connectParams` is NULL or a structure of this header; the strings are terminated.
@@ -1255,7 +1263,8 @@ VixError VixDiskLib_PrepareForAccess(const struct VixDiskLibConnectParams *conne
                                      const char *identity);
 
 /**
- * Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks and NBD servers.
+ * Takes VixDiskLib_PrepareForAccess back, also what a program that crashed left behind. Needs no connection. Nothing to do for
+ * local disks and NBD servers.
  *
  * Requirements:
  * As for VixDiskLib_PrepareForAccess.
@@ -1264,7 +1273,8 @@ VixError VixDiskLib_EndAccess(const struct VixDiskLibConnectParams *connectParam
                               const char *identity);
 
 /**
- * Removes what crashed programs left behind. Nothing to do for local disks and NBD servers: both numbers become 0.
+ * Removes what crashed programs left behind on servers. None of the transports of this build leaves anything there: both
+ * numbers become 0. What a crashed program held with VixDiskLib_PrepareForAccess is released by VixDiskLib_EndAccess.
  *
  * Requirements:
  * `connectParams` is NULL or a structure of this header; the numbers are NULL or can be written.

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Installs the independent readers that the tests compare with (scripts/readers.txt) into a Python environment of their own,
+# Installs the independent readers and clients of the tests (scripts/readers.txt) into a Python environment of their own,
 # target/peers/python, with this machine's pip and its settings. Nothing else on the machine changes; needs no root.
 # Does nothing when they are there; --force makes the environment anew.
 #
@@ -11,7 +11,7 @@ place="$peers/python"
 log="$peers/python.log"
 
 say() { printf 'independent readers: %s\n' "$*"; }
-there() { cmp -s scripts/readers.txt "$place/readers.txt" && "$place/bin/python" -c 'import pyvmdk, dissect.hypervisor' 2>/dev/null; }
+there() { cmp -s scripts/readers.txt "$place/readers.txt" && "$place/bin/python" -c 'import pyvmdk, dissect.hypervisor, pyVmomi' 2>/dev/null; }
 
 if [ "${1:-}" != --force ] && there; then
     say "in $place"

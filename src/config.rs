@@ -77,6 +77,18 @@ pub enum Key {
     NbdConnections,
     /// Milliseconds in which a lost connection to an NBD server must come back.
     NbdReconnect,
+    /// Milliseconds in which a lost connection to a host must come back.
+    NfcReconnect,
+    /// What a host is told about who we are.
+    NfcClientName,
+    /// The certificate of a host's data need not be that of its door.
+    NfcAnySecondCertificate,
+    /// Operations in flight on a disk of a host, 0 for as many as fit.
+    NfcOperations,
+    /// KiB of the longest operation, 0 for what fits.
+    NfcOperationSize,
+    /// Seconds that a session with a server may be idle before it is kept alive, 0 for never.
+    KeepAlive,
     /// How hard new stream-optimised disks are compressed: 0 not at all, 1 fast, 12 smallest.
     CompressionLevel,
 }
@@ -138,6 +150,12 @@ const NAMES: &[(&str, Key, Takes)] = &[
     ("vixDiskLib.tls.keyFile", Key::TlsKeyFile, Takes::Text),
     ("vixDiskLib.nbd.connections", Key::NbdConnections, number(0, 0, 64)),
     ("vixDiskLib.nbd.reconnectTimeoutMs", Key::NbdReconnect, millis(60_000)),
+    ("vixDiskLib.nfc.reconnectTimeoutMs", Key::NfcReconnect, millis(60_000)),
+    ("vixDiskLib.nfc.clientName", Key::NfcClientName, Takes::Text),
+    ("vixDiskLib.nfc.anySecondCertificate", Key::NfcAnySecondCertificate, Takes::Flag(false)),
+    ("vixDiskLib.nfc.operations", Key::NfcOperations, number(0, 0, 1024)),
+    ("vixDiskLib.nfc.operationSizeInKB", Key::NfcOperationSize, number(0, 0, 32 << 10)),
+    ("vixDiskLib.vim.keepAliveSeconds", Key::KeepAlive, number(300, 0, 1500)),
     ("vixDiskLib.stream.compressionLevel", Key::CompressionLevel, number(1, 0, 12)),
 ];
 

@@ -9,13 +9,13 @@
 //!               │        │              │
 //!               │        ▼              ▼
 //!               │   transport/      engine/  queue, workers, wait barrier, ticker
-//!               │   local nbd_export   │
+//!               │   local nbd vsphere  │
 //!               │        │ builds      ▼
 //!               │        ├─────────▶ disk/    a chain of links; the one read / write / extents loop
 //!               │        │              │
 //!               │        ▼              ▼
 //!               │      net/         format/  VMDK: descriptor, flat, sparse, stream, cowd, sesparse; raw
-//!               │   nbd tls socket      │ asks
+//!               │   nbd nfc vim tls     │ asks
 //!               │                       ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────

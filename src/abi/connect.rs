@@ -24,9 +24,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Level;
 use crate::session::ConnectParams;
-
-/// Characters of the longest identity.
-const LONGEST_IDENTITY: usize = 50;
+use crate::session::Library;
 
 /// Makes a connection. The same as VixDiskLib_ConnectEx for reading and writing, without a snapshot, over the default
 /// transports.
@@ -54,9 +52,12 @@ pub unsafe extern "C" fn VixDiskLib_Connect(
 /// means TLS, and `nbd` none; a name that begins with `nbds` is never reached without. `thumbPrint` is honoured, and `port` where
 /// the name has none; `vmxSpec`, `snapshotRef` and credentials may say anything.
 ///
+/// Any other `serverName` is a vCenter or an ESXi host: a name or an address, `host:port`, or `https://host[:port]/sdk`. Nothing
+/// is sent before the first call that needs it: a wrong server, thumbprint or login shows in VixDiskLib_Open. Connections that
+/// log in alike share one session, which ends with the last of them.
+///
 /// `snapshotRef` names a snapshot of the virtual machine, NULL or "" none. `transportModes` lists transports in the order in
-/// which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL. A wrong server
-/// or login may show only in VixDiskLib_Open.
+/// which they are tried, colon separated; NULL or "" means the default. On failure `connection` becomes NULL.
 ///
 /// # Safety
 /// `connectParams` is NULL or a structure of this header with terminated strings; the other strings are NULL or terminated;
@@ -135,7 +136,12 @@ pub unsafe extern "C" fn VixDiskLib_Disconnect(connection: VixDiskLibConnection)
     })
 }
 
-/// Keeps a virtual machine from being moved while it is backed up. Nothing to do for local disks and NBD servers.
+/// Keeps a virtual machine from being moved to another host or datastore by its vCenter while it is backed up, in the name of
+/// `identity`, which has at most 50 characters. Call it before the snapshot is made. Nothing to do for local disks and NBD
+/// servers.
+///
+/// VIX_E_OPERATION_DISABLED: somebody with another identity does that already. VIX_E_NOT_SUPPORTED: the server is a host
+/// without a vCenter. VIX_E_INVALID_ARG: no machine is named.
 ///
 /// # Safety
 /// `connectParams` is NULL or a structure of this header; the strings are terminated.
@@ -146,11 +152,12 @@ pub unsafe extern "C" fn VixDiskLib_PrepareForAccess(
 ) -> VixError {
     guard("VixDiskLib_PrepareForAccess", || {
         // SAFETY: forwarded from this function's contract.
-        unsafe { access(connectParams, identity) }
+        unsafe { access(connectParams, identity, Library::hold_machine) }
     })
 }
 
-/// Takes VixDiskLib_PrepareForAccess back. Nothing to do for local disks and NBD servers.
+/// Takes VixDiskLib_PrepareForAccess back, also what a program that crashed left behind. Needs no connection. Nothing to do for
+/// local disks and NBD servers.
 ///
 /// # Safety
 /// As for VixDiskLib_PrepareForAccess.
@@ -161,32 +168,26 @@ pub unsafe extern "C" fn VixDiskLib_EndAccess(
 ) -> VixError {
     guard("VixDiskLib_EndAccess", || {
         // SAFETY: forwarded from this function's contract.
-        unsafe { access(connectParams, identity) }
+        unsafe { access(connectParams, identity, Library::release_machine) }
     })
 }
 
 /// # Safety
 /// As for [`VixDiskLib_PrepareForAccess`].
-unsafe fn access(params: *const VixDiskLibConnectParams, identity: *const c_char) -> Result<()> {
+unsafe fn access(
+    params: *const VixDiskLibConnectParams,
+    identity: *const c_char,
+    act: fn(&Library, &ConnectParams, &str) -> Result<()>,
+) -> Result<()> {
     // SAFETY: forwarded from this function's contract.
-    if !has_machines(&unsafe { outside_of_calls(params) }?)? {
+    let params = unsafe { outside_of_calls(params) }?;
+    if !params.has_machines()? {
         return Ok(());
     }
     // SAFETY: as above.
     let identity = unsafe { args::required_text(identity, "identity") }?;
-    if identity.chars().count() > LONGEST_IDENTITY {
-        let why = format!("identity is longer than {LONGEST_IDENTITY} characters");
-        return Err(Error::new(ErrorKind::InvalidArgument, why));
-    }
-    Err(Error::new(
-        ErrorKind::NotSupported,
-        "this build has no connection to vCenter to hold or release the machine in",
-    ))
-}
-
-/// True for a server that has virtual machines: neither this machine nor an NBD server.
-fn has_machines(params: &ConnectParams) -> Result<bool> {
-    Ok(!params.is_local() && params.nbd_server()?.is_none())
+    let running = process().running().ok_or_else(not_initialised)?;
+    act(&running.library, &params, &identity)
 }
 
 /// Parameters of a call that works before InitEx and after Exit.
@@ -199,7 +200,8 @@ unsafe fn outside_of_calls(params: *const VixDiskLibConnectParams) -> Result<Con
     unsafe { params::read(params, declared) }
 }
 
-/// Removes what crashed programs left behind. Nothing to do for local disks and NBD servers: both numbers become 0.
+/// Removes what crashed programs left behind on servers. None of the transports of this build leaves anything there: both
+/// numbers become 0. What a crashed program held with VixDiskLib_PrepareForAccess is released by VixDiskLib_EndAccess.
 ///
 /// # Safety
 /// `connectParams` is NULL or a structure of this header; the numbers are NULL or can be written.
@@ -214,13 +216,15 @@ pub unsafe extern "C" fn VixDiskLib_Cleanup(
         let places = unsafe { [args::optional_out(numCleanedUp), args::optional_out(numRemaining)] };
         places.into_iter().flatten().for_each(|place| place.set(0));
         // SAFETY: as above.
-        match has_machines(&unsafe { outside_of_calls(connectParams) }?)? {
-            false => Ok(()),
-            true => Err(Error::new(
-                ErrorKind::NotSupported,
-                "this build has no connection to servers to clean up on",
-            )),
+        if unsafe { outside_of_calls(connectParams) }?.has_machines()? {
+            let transports = Library::transport_modes();
+            say(Level::Info, || {
+                format!(
+                    "VixDiskLib: VixDiskLib_Cleanup: the transports {transports} leave nothing to clean up"
+                )
+            });
         }
+        Ok(())
     })
 }
 

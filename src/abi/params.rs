@@ -70,8 +70,12 @@ pub unsafe fn read(params: Source, declared: u32) -> Result<ConnectParams> {
     let remote = !is_empty(&read.server);
     // An NBD server has neither machines nor logins.
     let logs_in = remote && read.nbd_server()?.is_none();
-    if whole && logs_in && is_empty(&read.vmx_spec) {
-        read.disk = disk_spec(params)?;
+    if whole && logs_in {
+        // Next to a machine it says more about the disks; whatever it says wrong counts for nothing then.
+        match disk_spec(params) {
+            Err(e) if is_empty(&read.vmx_spec) => return Err(e),
+            spec => read.disk = spec.unwrap_or_default(),
+        }
     }
     if whole || remote || !is_empty(&read.vmx_spec) {
         read.thumbprint = string!(params, thumbPrint)?;
@@ -100,15 +104,15 @@ fn credentials(params: Source, needed: bool) -> Result<Credentials> {
     let user = || -> Result<Credentials> {
         Ok(Credentials::User {
             name: string!(params, creds.uid.userName)?.unwrap_or_default(),
-            password: string!(params, creds.uid.password)?.unwrap_or_default(),
+            password: string!(params, creds.uid.password)?.unwrap_or_default().into(),
         })
     };
     match member!(params, credType) {
         1 => user(),
         2 => Ok(Credentials::Session {
-            cookie: string!(params, creds.sessionId.cookie)?.unwrap_or_default(),
+            cookie: string!(params, creds.sessionId.cookie)?.unwrap_or_default().into(),
             name: string!(params, creds.sessionId.userName)?.unwrap_or_default(),
-            key: string!(params, creds.sessionId.key)?.unwrap_or_default(),
+            key: string!(params, creds.sessionId.key)?.unwrap_or_default().into(),
         }),
         _ if !needed => Ok(Credentials::None),
         3 => Err(Error::new(ErrorKind::NotSupported, "login by ticket is not supported")),
@@ -179,15 +183,17 @@ fn fill(of: &ConnectParams, made: &mut Vec<usize>) -> Result<VixDiskLibConnectPa
     let (cred_type, creds) = match &of.credentials {
         Credentials::None => (0, VixDiskLibCreds { sessionId: nothing }),
         Credentials::User { name, password } => {
-            let uid =
-                VixDiskLibUidPasswdCreds { userName: give(Some(name))?, password: give(Some(password))? };
+            let uid = VixDiskLibUidPasswdCreds {
+                userName: give(Some(name))?,
+                password: give(password.expose_text())?,
+            };
             (1, VixDiskLibCreds { uid })
         }
         Credentials::Session { cookie, name, key } => {
             let sessionId = VixDiskLibSessionIdCreds {
-                cookie: give(Some(cookie))?,
+                cookie: give(cookie.expose_text())?,
                 userName: give(Some(name))?,
-                key: give(Some(key))?,
+                key: give(key.expose_text())?,
             };
             (2, VixDiskLibCreds { sessionId })
         }
@@ -313,7 +319,11 @@ mod tests {
         let original = ConnectParams {
             server: Some("vc".into()),
             thumbprint: Some("AA:BB".into()),
-            credentials: Credentials::Session { cookie: "c".into(), name: "n".into(), key: "k".into() },
+            credentials: Credentials::Session {
+                cookie: "c".to_owned().into(),
+                name: "n".into(),
+                key: "k".to_owned().into(),
+            },
             port: 443,
             nfc_port: 903,
             disk: DiskSpec::FirstClassDisk { id: "id".into(), datastore: "ds".into(), snapshot: None },
@@ -328,7 +338,7 @@ mod tests {
         );
         assert_eq!((back.port, back.nfc_port, back.vmx_spec), (443, 903, None));
         assert!(
-            matches!(back.credentials, Credentials::Session { cookie, name, key } if (&*cookie, &*name, &*key) == ("c", "n", "k"))
+            matches!(back.credentials, Credentials::Session { cookie, name, key } if (cookie.expose(), &*name, key.expose()) == (b"c", "n", b"k"))
         );
         assert!(release(block) && !release(block) && !release(ptr::null_mut()));
     }

@@ -32,9 +32,9 @@ impl Disk {
         if leaf.with_descriptor(is_device) {
             return refused("is a device and cannot be a parent");
         }
-        match leaf.with_descriptor(Descriptor::cid) {
+        match leaf.content_id() {
             Some(cid) => Ok(cid),
-            None => refused("has no content id and cannot be a parent"),
+            None => refused("has no content id that is known, and cannot be a parent"),
         }
     }
 

@@ -29,8 +29,9 @@ impl Text {
     /// it, the file keeps its length, and a child of the old content can never look valid against changed content.
     /// QEMU leaves out leading zeros; where the digits have no room for eight, the text is rewritten.
     pub(super) fn renew_cid(&mut self) -> Result<()> {
-        if matches!(self.place, TextPlace::Nowhere) {
-            return Ok(()); // it has no id, and so no child that could rely on it
+        if let TextPlace::Nowhere { changed } = &mut self.place {
+            *changed = true; // whoever serves it gives it another id, so that no child can rely on the one it had
+            return Ok(());
         }
         let id = new_cid(self.descriptor.cid())?;
         let mut changed = self.descriptor.clone();

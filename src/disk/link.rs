@@ -44,8 +44,11 @@ pub(super) enum TextPlace {
     File { folder: Arc<dyn Folder>, name: OsString },
     /// Inside a sparse extent.
     Embedded(Range<u64>),
-    /// There is no text: what the descriptor says follows from the disk's size.
-    Nowhere,
+    /// There is no text: what the descriptor says follows from the disk's size, or from what its server says.
+    Nowhere {
+        /// The disk was written to: its content id is not the one it had.
+        changed: bool,
+    },
 }
 
 /// One extent in its place.
@@ -163,6 +166,15 @@ impl Link {
         look(&self.text.lock().descriptor)
     }
 
+    /// The id of the link's content, if it has one that is known.
+    pub(super) fn content_id(&self) -> Option<u32> {
+        let text = self.text.lock();
+        match text.place {
+            TextPlace::Nowhere { changed: true } => None,
+            _ => text.descriptor.cid(),
+        }
+    }
+
     /// Changes the descriptor and makes the change durable. On failure nothing has changed in memory.
     pub fn change_descriptor(&self, change: impl FnOnce(&mut Descriptor) -> Result<()>) -> Result<()> {
         let mut text = self.text.lock();
@@ -188,7 +200,7 @@ impl Text {
                 Ok(())
             }
             TextPlace::Embedded(area) => embedded::replace(&*self.storage, area, bytes),
-            TextPlace::Nowhere => Err(no_text(&*self.storage)),
+            TextPlace::Nowhere { .. } => Err(no_text(&*self.storage)),
         }
     }
 
@@ -197,7 +209,7 @@ impl Text {
         let area = match &self.place {
             TextPlace::File { .. } => 0..self.storage.size()?.min(super::open::MAX_DESCRIPTOR),
             TextPlace::Embedded(area) => area.clone(),
-            TextPlace::Nowhere => return Err(no_text(&*self.storage)),
+            TextPlace::Nowhere { .. } => return Err(no_text(&*self.storage)),
         };
         let mut bytes = vec![0; usize::try_from(area.end - area.start).unwrap_or(0)];
         self.storage.read_at(&mut bytes, area.start)?;

@@ -8,6 +8,7 @@ use crate::disk::link::Piece;
 use crate::disk::link::Text;
 use crate::disk::link::TextPlace;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::descriptor::Descriptor;
 use crate::format::flat::Flat;
 use crate::format::raw;
 use crate::storage::Identity;
@@ -19,14 +20,24 @@ impl Disk {
     /// The disk that `storage`, of whole sectors, holds. It may be empty. Its transfers go straight to
     /// [`Storage::start`].
     pub fn raw(storage: Arc<dyn Storage>, write: bool, identity: Identity) -> Result<Self> {
+        let descriptor = raw::describe(Sectors(storage.size()? / SECTOR))?;
+        Self::described(storage, write, identity, descriptor)
+    }
+
+    /// The same with what is known of it besides its bytes.
+    pub fn described(
+        storage: Arc<dyn Storage>,
+        write: bool,
+        identity: Identity,
+        descriptor: Descriptor,
+    ) -> Result<Self> {
         let (len, label) = (storage.size()?, storage.label());
         if len % SECTOR != 0 {
             let text = format!("{label} has {len} bytes, expected whole sectors");
             return Err(Error::new(ErrorKind::Internal, text));
         }
-        let descriptor = raw::describe(Sectors(len / SECTOR))?;
         let piece = Piece::new(0, len, Box::new(Flat::open(storage.clone(), 0, len, write)?));
-        let text = Text { descriptor, storage, place: TextPlace::Nowhere };
+        let text = Text { descriptor, storage, place: TextPlace::Nowhere { changed: false } };
         let link = Link::raw(label, identity, piece, text);
         let disk = Disk::new(vec![Arc::new(link)], write, false)?;
         Ok(Self { starts: true, ..disk })

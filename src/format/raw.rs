@@ -23,6 +23,33 @@ pub fn describe(capacity: Sectors) -> Result<Descriptor> {
     Descriptor::parse(text.as_bytes())
 }
 
+/// A description of a disk that a server shows as one, for asking: the pairs that the server has in its database, of which
+/// the unusable are left out, and the content id that follows from them if one does.
+pub fn describe_served(capacity: Sectors, database: &[(String, String)]) -> Result<Descriptor> {
+    let extent = capacity.0.max(1);
+    let cid = database.iter().find_map(|(key, value)| content_id(key, value));
+    let cid = cid.map_or_else(String::new, |cid| format!("CID={cid}\nparentCID=ffffffff\n"));
+    let text = format!("version=1\n{cid}createType=\"vmfs\"\nRW {extent} VMFS \"served\" 0\n");
+    let mut described = Descriptor::parse(text.as_bytes())?;
+    for (key, value) in database.iter().filter(|(key, value)| key.len() + value.len() <= LONGEST_PAIR) {
+        let _ = described.set_ddb(key, value); // a pair that no descriptor could hold is not one of its database
+    }
+    Ok(described)
+}
+
+/// A pair of the database that is longer belongs to no disk.
+const LONGEST_PAIR: usize = 4096;
+
+/// The last eight digits of the long content id are the content id, in every disk of a host.
+fn content_id<'a>(key: &str, value: &'a str) -> Option<&'a str> {
+    let digits = value.get(value.len().checked_sub(8)?..)?;
+    let usable = key.eq_ignore_ascii_case("longContentID")
+        && value.len() == 32
+        && value.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !digits.eq_ignore_ascii_case("ffffffff");
+    usable.then_some(digits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +69,25 @@ mod tests {
     fn any_size_can_be_described() {
         for bytes in [0, 512, i64::MAX as u64] {
             describe(Sectors(bytes / SECTOR)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_served_disk_has_the_database_of_its_server_and_its_content_id() {
+        let pairs = [
+            ("adapterType", "ide"),
+            ("longContentID", "bd746094172e7bea0b3805d81234abcd"),
+            ("comment", "two\nlines"),
+            ("uuid", "60 00 C2 9b"),
+        ];
+        let pairs = pairs.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let served = describe_served(Sectors(2048), &pairs).unwrap();
+        assert_eq!(served.ddb_keys().collect::<Vec<_>>(), ["adapterType", "longContentID", "uuid"]);
+        assert_eq!((served.cid(), served.parent_cid()), (Some(0x1234_abcd), None));
+        assert_eq!(served.ddb("uuid"), Some("60 00 C2 9b"));
+        for odd in ["", "ü", "bd746094172e7bea0b3805d8ffffffff", "zz746094172e7bea0b3805d81234abcd"] {
+            let pair = [("longContentID".to_owned(), odd.to_owned())];
+            assert_eq!(describe_served(Sectors(1), &pair).unwrap().cid(), None, "{odd}");
         }
     }
 }

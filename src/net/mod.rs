@@ -10,10 +10,13 @@
 //!   stream   what a connection is to a protocol: sends, receives, waits
 //!    ├─ socket   TCP and Unix sockets (system calls in os)
 //!    └─ tls      rustls over one of them
+//!   listen   the other end, for servers that stand in for real ones
 //! ```
 
 #[forbid(unsafe_code)]
 pub mod http;
+#[forbid(unsafe_code)]
+pub mod listen;
 #[forbid(unsafe_code)]
 pub mod nbd;
 #[forbid(unsafe_code)]

@@ -79,6 +79,15 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// A connection that a listener gave.
+    pub fn accepted(stream: TcpStream) -> Result<Socket> {
+        let peer = stream.peer_addr().context(|| "the address of a connection that was accepted")?;
+        let fd = prepared(stream)?;
+        Ok(Socket { fd, label: format!("tcp {peer}"), may_wait_to_send: true })
+    }
+}
+
 fn connect_unix(path: &Path, until: Instant) -> Result<OwnedFd> {
     let fd = os::connect_unix(path, until).map_err(|e| refused(e, "the Unix socket"))?;
     os::bound_waits(fd.as_fd()).context(|| "setting the socket's time limits")?;
@@ -106,7 +115,11 @@ fn connect_tcp(host: &str, port: u16, until: Instant) -> Result<OwnedFd> {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 fn connect_one(address: &SocketAddr, time: Duration) -> Result<OwnedFd> {
-    let stream = TcpStream::connect_timeout(address, time).map_err(|e| refused(e, &address.to_string()))?;
+    prepared(TcpStream::connect_timeout(address, time).map_err(|e| refused(e, &address.to_string()))?)
+}
+
+/// What every connection over TCP is set to.
+fn prepared(stream: TcpStream) -> Result<OwnedFd> {
     stream.set_nodelay(true).context(|| "switching off the delay of small segments")?;
     let fd = OwnedFd::from(stream);
     os::bound_waits(fd.as_fd()).context(|| "setting the socket's time limits")?;

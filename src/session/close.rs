@@ -12,14 +12,18 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::engine::pool::is_completing;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::os;
 use crate::session::open_disk::Files;
 use crate::session::open_disk::OpenDisk;
+use crate::session::open_disk::Peer;
 use crate::session::open_disk::Site;
 use crate::threads::Threads;
 use crate::transport::Line;
+use crate::transport::vsphere::sessions::Lease;
 
 /// A peer that is silent for as long is taken for dead. With the cut itself, the end stays within two seconds.
 const SILENCE: Duration = Duration::from_millis(1500);
@@ -60,15 +64,41 @@ impl OpenDisk {
     pub fn close(&self) -> Result<()> {
         self.refuse_calls()?;
         let result = match self.site() {
-            Site::Local(files) => {
-                self.calls.wait_until_empty();
-                self.inflight.wait_until_empty();
-                self.end(files)
-            }
+            Site::Local(files) => self.leave(files),
             Site::Remote(peer) => self.part(&peer.line),
         };
         self.library().log().debug(|| format!("VixDiskLib: closed {}", self.label()));
         result.context(|| format!("closing {}", self.label()))
+    }
+
+    /// The same for a local disk that lets no call in any more. It may stand on disks of peers.
+    fn leave(&self, files: &Files) -> Result<()> {
+        let under = std::mem::take(&mut *self.under.lock());
+        let watches: Vec<Watch> = under.iter().map(|peer| Watch::new(&peer.line)).collect();
+        for gate in [&self.calls, &self.inflight] {
+            watches.iter().for_each(|watch| watch.wait(&mut |time| gate.wait_until_empty_for(time)));
+            gate.wait_until_empty();
+        }
+        let result = self.end(files);
+        under.iter().for_each(|peer| peer.line.cut());
+        result
+    }
+
+    /// Ends it as a disk of its own, but not the connections that its content comes over: they are given to who goes on.
+    pub(super) fn lend(&self) -> Result<Vec<Peer>> {
+        self.refuse_calls()?;
+        match self.site() {
+            Site::Local(files) => {
+                self.calls.wait_until_empty();
+                self.inflight.wait_until_empty();
+                self.end(files)?;
+                Ok(std::mem::take(&mut self.under.lock()))
+            }
+            Site::Remote(peer) => {
+                self.settle(&Watch::new(&peer.line)).inspect_err(|_| peer.line.cut())?;
+                Ok(vec![peer.clone()])
+            }
+        }
     }
 
     /// What remains to be done for a local disk when nobody is inside any more.
@@ -84,16 +114,21 @@ impl OpenDisk {
     /// The same for a remote disk that lets no call in any more.
     fn part(&self, line: &Arc<dyn Line>) -> Result<()> {
         let watch = Watch::new(line);
-        watch.wait(&mut |time| self.calls.wait_until_empty_for(time));
-        watch.wait(&mut |time| self.inflight.wait_until_empty_for(time));
-        let result = match self.disk().is_changed() {
-            true => self.finish_watched(&watch),
-            false => Ok(()),
-        };
+        let result = self.settle(&watch);
         line.cut();
         match watch.was_cut() {
             true => result.context(|| format!("the peer was silent for {} ms", SILENCE.as_millis())),
             false => result,
+        }
+    }
+
+    /// Waits for what is under way, and makes what was written stable.
+    fn settle(&self, watch: &Watch) -> Result<()> {
+        watch.wait(&mut |time| self.calls.wait_until_empty_for(time));
+        watch.wait(&mut |time| self.inflight.wait_until_empty_for(time));
+        match self.disk().is_changed() {
+            true => self.finish_watched(watch),
+            false => Ok(()),
         }
     }
 
@@ -126,7 +161,9 @@ impl Drop for OpenDisk {
         let result = match self.site() {
             Site::Local(_) => {
                 self.inflight.wait_until_empty();
-                self.disk().finish()
+                let result = self.disk().finish();
+                self.under.lock().drain(..).for_each(|peer| peer.line.cut());
+                result
             }
             Site::Remote(peer) => self.part(&peer.line),
         };
@@ -159,6 +196,29 @@ pub(super) fn close_all(disks: &[Arc<OpenDisk>]) -> Result<()> {
     }
     threads.join_all();
     first
+}
+
+/// Ends shares of sessions side by side, by `until`.
+pub(super) fn end_all(leases: Vec<Lease>, until: Instant) {
+    let threads = Threads::new(os::with_signals_blocked);
+    let mut leases = leases.into_iter();
+    let first = leases.next();
+    for lease in leases {
+        let slot = Arc::new(Mutex::new(Some(lease)));
+        let theirs = Arc::clone(&slot);
+        let end = |slot: &Mutex<Option<Lease>>, until| {
+            if let Some(lease) = slot.lock().take() {
+                lease.end_by(until);
+            }
+        };
+        if threads.spawn("vix-close", move || end(&theirs, until)).is_err() {
+            end(&slot, until);
+        }
+    }
+    if let Some(lease) = first {
+        lease.end_by(until);
+    }
+    threads.join_all();
 }
 
 fn close_open(disk: &OpenDisk) -> Result<()> {

@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::format::create::CreateSpec;
+use crate::secret::Secret;
 use crate::session::close::close_all;
 use crate::session::create::create_local;
 use crate::session::library::Library;
@@ -16,8 +19,11 @@ use crate::session::open_disk::OpenDisk;
 use crate::session::open_disk::OpenFlags;
 use crate::session::settings::nbd_options;
 use crate::session::settings::tls_settings;
+use crate::session::vsphere::VspherePlace;
+use crate::session::vsphere::nameless;
 use crate::transport::nbd_server::How;
 use crate::transport::nbd_server::NbdServer;
+use crate::transport::vsphere::sessions::Lease;
 
 /// How a caller proves who it is. Never shown: the secret parts have no `Debug`.
 #[derive(Clone, Default)]
@@ -31,16 +37,16 @@ pub enum Credentials {
         /// The user.
         name: String,
         /// The password.
-        password: String,
+        password: Secret,
     },
     /// A session cookie of the server, with what the caller put next to it.
     Session {
         /// The cookie's value.
-        cookie: String,
+        cookie: Secret,
         /// The user, unused for the login.
         name: String,
         /// The key, unused for the login.
-        key: String,
+        key: Secret,
     },
 }
 
@@ -120,7 +126,6 @@ pub struct Connection {
     library: Arc<Library>,
     params: ConnectParams,
     read_only: bool,
-    snapshot: Option<String>,
     modes: Option<String>,
     place: Place,
     disks: Mutex<Disks>,
@@ -133,8 +138,20 @@ enum Place {
     Here,
     /// With an NBD server.
     Nbd(NbdServer),
-    /// With a server that this build has no transport for.
-    Elsewhere,
+    /// With a vCenter or a host.
+    Vsphere(Box<VspherePlace>),
+    /// With a server that has no name.
+    Nowhere,
+}
+
+/// Where a path leads.
+enum Lead<'a> {
+    /// To a file of this machine.
+    Here,
+    /// To an NBD server; what of the path is for that server.
+    Nbd(Cow<'a, NbdServer>, &'a Path),
+    /// To a disk of vSphere.
+    Vsphere(&'a VspherePlace),
 }
 
 /// What the lock of a connection protects.
@@ -149,15 +166,18 @@ impl Connection {
         library: Arc<Library>,
         params: ConnectParams,
         read_only: bool,
-        snapshot: Option<String>,
+        snapshot: Option<&str>,
         modes: Option<String>,
     ) -> Result<Self> {
         let place = match params.nbd_server()? {
             Some(server) => Place::Nbd(server),
             None if params.is_local() => Place::Here,
-            None => Place::Elsewhere,
+            None => match VspherePlace::new(&library, &params, snapshot)? {
+                Some(place) => Place::Vsphere(Box::new(place)),
+                None => Place::Nowhere,
+            },
         };
-        Ok(Self { library, params, read_only, snapshot, modes, place, disks: Mutex::default() })
+        Ok(Self { library, params, read_only, modes, place, disks: Mutex::default() })
     }
 
     /// The library it belongs to.
@@ -200,37 +220,42 @@ impl Connection {
 
     /// Opens a disk that the caller closes.
     pub(super) fn open_own(&self, path: &Path, flags: OpenFlags) -> Result<OpenDisk> {
-        let Some((server, export)) = self.lead(path)? else {
-            return OpenDisk::open_local(&self.library, path, flags);
-        };
         let write = !flags.contains(OpenFlags::READ_ONLY);
         let config = self.library.config();
-        let (options, tls) = (nbd_options(&config, write), tls_settings(&config));
-        let how = How { modes: self.modes.clone(), options, tls };
-        let remote = server.open(export, &how, self.library.log())?;
+        let remote = match self.lead(path)? {
+            Lead::Here => return OpenDisk::open_local(&self.library, path, flags),
+            Lead::Nbd(server, export) => {
+                let (options, tls) = (nbd_options(&config, write), tls_settings(&config));
+                let how = How { modes: self.modes.clone(), options, tls };
+                server.open(export, &how, self.library.log())?
+            }
+            Lead::Vsphere(place) => place.open(&self.library, path, self.modes.clone(), flags)?,
+        };
         Ok(OpenDisk::of_peer(&self.library, remote, flags))
     }
 
-    /// The server that a path leads to, with what of the path is for the server. `None`: it is a path of this machine.
-    fn lead<'a>(&'a self, path: &'a Path) -> Result<Option<(Cow<'a, NbdServer>, &'a Path)>> {
+    /// Where a path leads.
+    fn lead<'a>(&'a self, path: &'a Path) -> Result<Lead<'a>> {
         self.check_usable()?;
-        if let Place::Nbd(server) = &self.place {
-            return Ok(Some((Cow::Borrowed(server), path)));
+        match &self.place {
+            Place::Nbd(server) => return Ok(Lead::Nbd(Cow::Borrowed(server), path)),
+            Place::Vsphere(place) => return Ok(Lead::Vsphere(place)),
+            Place::Here | Place::Nowhere => {}
         }
         let server = NbdServer::of_path(path, self.params.thumbprint.as_deref())?;
-        Ok(server.map(|server| (Cow::Owned(server), Path::new(""))))
+        Ok(server.map_or(Lead::Here, |server| Lead::Nbd(Cow::Owned(server), Path::new(""))))
     }
 
     /// True when a path leads to a server.
     pub(super) fn is_remote(&self, path: &Path) -> Result<bool> {
-        self.lead(path).map(|server| server.is_some())
+        self.lead(path).map(|lead| !matches!(lead, Lead::Here))
     }
 
     /// Refuses a path that does not lead to a file of this machine: what verbs need that work on files.
     pub(super) fn check_local(&self, path: &Path) -> Result<()> {
-        match self.lead(path)? {
-            None => Ok(()),
-            Some(_) => Err(Error::new(
+        match self.is_remote(path)? {
+            false => Ok(()),
+            true => Err(Error::new(
                 ErrorKind::NotSupportedRemote,
                 format!("{} is on a server, and this works on files of this machine only", path.display()),
             )),
@@ -262,23 +287,28 @@ impl Connection {
         if self.disks.lock().closed || self.library.is_stopped() {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         }
-        if !matches!(self.place, Place::Elsewhere) {
-            return Ok(());
+        match &self.place {
+            Place::Nowhere => Err(nameless()),
+            _ => Ok(()),
         }
-        Err(Error::new(
-            ErrorKind::NotSupported,
-            format!(
-                "server {:?} (snapshot {:?}, transports {:?}): this build reaches local disks and NBD servers (nbd://…) only",
-                self.params.server.as_deref().unwrap_or_default(),
-                self.snapshot.as_deref().unwrap_or_default(),
-                self.modes.as_deref().unwrap_or_default(),
-            ),
-        ))
     }
 
     /// Closes it and every disk opened on it. The first error of those closes is returned; everything is closed anyway.
     pub fn close(&self) -> Result<()> {
-        close_all(&self.retire())
+        let until = Instant::now() + PARTING;
+        let closed = close_all(&self.retire());
+        if let Some(lease) = self.part() {
+            lease.end_by(until);
+        }
+        closed
+    }
+
+    /// Gives the share of a session that it held, once.
+    pub(super) fn part(&self) -> Option<Lease> {
+        match &self.place {
+            Place::Vsphere(place) => place.part(),
+            _ => None,
+        }
     }
 
     /// Ends it and gives the disks that are left to be closed.
@@ -288,6 +318,9 @@ impl Connection {
         std::mem::take(&mut disks.open).iter().filter_map(Weak::upgrade).collect()
     }
 }
+
+/// How long an end may take with what comes after its disks are closed.
+pub(super) const PARTING: Duration = Duration::from_millis(1900);
 
 /// At most one compression may be asked for; on local disks it has no effect.
 fn check_compression(flags: OpenFlags) -> Result<()> {

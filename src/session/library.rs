@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use parking_lot::RwLock;
@@ -13,11 +14,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
 use crate::os;
 use crate::session::close::close_all;
+use crate::session::close::end_all;
 use crate::session::connect::ConnectParams;
 use crate::session::connect::Connection;
+use crate::session::connect::PARTING;
 use crate::storage::file_system::FileSystem;
 use crate::storage::file_system::Host;
 use crate::transport;
+use crate::transport::vsphere::Vsphere;
 
 /// One instance of the library. Tests run many in one process; the C interface holds one.
 #[derive(Debug)]
@@ -27,6 +31,7 @@ pub struct Library {
     /// Replaced whole when the library is initialised again.
     config: RwLock<Arc<Config>>,
     engine: Engine,
+    vsphere: Vsphere,
     connections: Mutex<Vec<Weak<Connection>>>,
     stopped: AtomicBool,
 }
@@ -39,12 +44,19 @@ impl Library {
 
     /// A library whose local disks are on `files`, which shows the files of this machine by their paths.
     pub fn on_file_system(log: Log, config: Config, files: Arc<dyn FileSystem>) -> Arc<Self> {
+        let vsphere = Vsphere::on_network(log.clone());
+        Self::with(log, config, files, vsphere)
+    }
+
+    /// A library of these parts.
+    pub(super) fn with(log: Log, config: Config, files: Arc<dyn FileSystem>, vsphere: Vsphere) -> Arc<Self> {
         let engine = Engine::new(os::with_signals_blocked, config.worker_threads());
         Arc::new(Self {
             log,
             files,
             config: RwLock::new(Arc::new(config)),
             engine,
+            vsphere,
             connections: Mutex::default(),
             stopped: AtomicBool::new(false),
         })
@@ -75,6 +87,11 @@ impl Library {
         &self.engine
     }
 
+    /// What its connections to vSphere share.
+    pub(super) fn vsphere(&self) -> &Vsphere {
+        &self.vsphere
+    }
+
     /// The transports this build can use, in the order of preference, colon separated.
     pub fn transport_modes() -> &'static str {
         transport::MODES
@@ -92,7 +109,8 @@ impl Library {
         if self.is_stopped() {
             return Err(Error::new(ErrorKind::NotInitialised, "the library is being shut down"));
         }
-        let connection = Arc::new(Connection::new(self.clone(), params, read_only, snapshot, modes)?);
+        let connection =
+            Arc::new(Connection::new(self.clone(), params, read_only, snapshot.as_deref(), modes)?);
         let mut connections = self.connections.lock();
         connections.retain(|known| known.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));
@@ -108,12 +126,16 @@ impl Library {
     /// what was handed out answer with errors. May be called twice.
     pub fn shut_down(&self) {
         self.stopped.store(true, Ordering::Release);
+        let until = Instant::now() + PARTING;
+        self.vsphere.end();
         let connections = std::mem::take(&mut *self.connections.lock());
-        let disks: Vec<_> =
-            connections.iter().filter_map(Weak::upgrade).flat_map(|connection| connection.retire()).collect();
+        let connections: Vec<_> = connections.iter().filter_map(Weak::upgrade).collect();
+        let disks: Vec<_> = connections.iter().flat_map(|connection| connection.retire()).collect();
         if let Err(e) = close_all(&disks) {
             self.log.warning(|| format!("closing what was left open: {e}"));
         }
+        let leases = connections.iter().filter_map(|connection| connection.part()).collect();
+        end_all(leases, until);
         self.engine.stop();
     }
 }

@@ -14,6 +14,7 @@ pub mod metadata;
 pub mod open_disk;
 mod repair;
 mod settings;
+mod vsphere;
 
 pub use crate::engine::pool::Completion;
 pub use crate::format::create::CreateSpec;

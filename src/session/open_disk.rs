@@ -19,6 +19,7 @@ use crate::engine::pool::Job;
 use crate::engine::pool::is_completing;
 use crate::engine::ticker::Watched;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::format::create::check_hint;
 use crate::format::geometry::{Adapter, Geometry};
 use crate::format::stream::PackOptions;
 use crate::logging::Log;
@@ -30,6 +31,7 @@ use crate::session::metadata;
 use crate::storage::Access;
 use crate::storage::lock::DiskLock;
 use crate::transfer::Transfer;
+use crate::transport::Facts;
 use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::Remote;
@@ -94,6 +96,8 @@ pub struct OpenDisk {
     /// The connection that closes it, if it is left open.
     home: OnceLock<Weak<Connection>>,
     unbuffered: bool,
+    /// The peers of disks that it stands on, since it was attached to them.
+    pub(super) under: Mutex<Vec<Peer>>,
     /// Calls that use the disk. Closed by [`OpenDisk::close`].
     pub(super) calls: Gate,
     /// Asynchronous requests that are not complete.
@@ -120,10 +124,10 @@ pub(super) struct Files {
 }
 
 /// The peer that holds a remote disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
-    mode: Mode,
     pub line: Arc<dyn Line>,
+    pub facts: Option<Arc<dyn Facts>>,
 }
 
 /// Counts a call while it runs.
@@ -168,25 +172,20 @@ impl OpenDisk {
         let label = place.label.clone();
         let path = folder.path().join(&place.name);
         let disk = Arc::new(Disk::open(place, &options)?);
+        let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
+        say_opened(log, &disk, &label, &kind, flags);
         let site = Site::Local(Files { path, folder, lock: Mutex::new(lock) });
         Ok(Self::new(library, disk, label, site, flags))
     }
 
     /// An open disk of a peer.
     pub(super) fn of_peer(library: &Arc<Library>, remote: Remote, flags: OpenFlags) -> Self {
-        let site = Site::Remote(Peer { mode: remote.mode, line: remote.line });
+        say_opened(library.log(), &remote.disk, &remote.label, remote.kind, flags);
+        let site = Site::Remote(Peer { line: remote.line, facts: remote.facts });
         Self::new(library, Arc::new(remote.disk), remote.label, site, flags)
     }
 
     fn new(library: &Arc<Library>, disk: Arc<Disk>, label: String, site: Site, flags: OpenFlags) -> Self {
-        library.log().info(|| {
-            let kind = disk.leaf().with_descriptor(|d| d.create_type().unwrap_or("VMDK").to_owned());
-            let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
-            format!(
-                "DISKLIB-LINK  : Opened '{label}' (0x{:x}): {kind}, {sectors} sectors / {gb:.1} GB.",
-                flags.bits()
-            )
-        });
         Self {
             library: library.clone(),
             disk,
@@ -194,6 +193,7 @@ impl OpenDisk {
             site,
             home: OnceLock::new(),
             unbuffered: flags.contains(OpenFlags::UNBUFFERED),
+            under: Mutex::default(),
             calls: Gate::default(),
             inflight: Arc::new(Gate::default()),
         }
@@ -240,11 +240,6 @@ impl OpenDisk {
         &self.disk
     }
 
-    /// The file of the opened link: absolute, without symbolic links. `NotSupportedRemote` when there is none.
-    pub(super) fn path(&self) -> Result<&Path> {
-        Ok(&self.files()?.path)
-    }
-
     /// Where it is.
     pub(super) fn site(&self) -> &Site {
         &self.site
@@ -258,6 +253,25 @@ impl OpenDisk {
                 ErrorKind::NotSupportedRemote,
                 format!("{} has no files on this machine, which this works on", self.label),
             )),
+        }
+    }
+
+    /// Refuses a disk that no child can stand on: a bare export has nothing that a child could rely on.
+    pub(super) fn check_base(&self) -> Result<()> {
+        match self.facts() {
+            Some(_) => Ok(()),
+            None => self.files().map(|_| ()),
+        }
+    }
+
+    /// How a child in `folder` names this disk.
+    pub(super) fn hint(&self, folder: &Path) -> Result<String> {
+        match &self.site {
+            Site::Local(files) => local::hint_for(folder, &files.path),
+            Site::Remote(_) => {
+                let name = self.disk.leaf().label();
+                check_hint(name).map(|()| name.to_owned())
+            }
         }
     }
 
@@ -373,14 +387,28 @@ impl OpenDisk {
     /// What the disk says about itself.
     pub fn info(&self) -> Result<DiskInfo> {
         let _inside = self.enter()?;
-        metadata::info(&self.disk)
+        let mut info = metadata::info(&self.disk)?;
+        if let Some(facts) = self.facts() {
+            let chain = facts.chain();
+            (info.links, info.parent_hint) = (chain.links, chain.parent);
+            info.geometry = facts.geometry().unwrap_or(info.geometry);
+        }
+        Ok(info)
+    }
+
+    /// What the peer that holds it knows of it.
+    fn facts(&self) -> Option<&dyn Facts> {
+        match &self.site {
+            Site::Remote(peer) => peer.facts.as_deref(),
+            Site::Local(_) => None,
+        }
     }
 
     /// The transport it uses.
     pub fn transport_mode(&self) -> &'static str {
         match &self.site {
             Site::Local(_) => Mode::File.name(),
-            Site::Remote(peer) => peer.mode.name(),
+            Site::Remote(peer) => peer.line.mode().name(),
         }
     }
 
@@ -417,12 +445,20 @@ impl OpenDisk {
     /// The value of a key of the disk database, `KeyNotFound` when there is none.
     pub fn metadata(&self, key: &str) -> Result<String> {
         let _inside = self.enter()?;
-        metadata::value(&self.disk, key)
+        match (metadata::value(&self.disk, key), self.facts()) {
+            (Err(unknown), Some(facts)) => facts.key(key)?.ok_or(unknown),
+            (value, _) => value,
+        }
     }
 
     /// Adds or replaces a value, durably.
     pub fn set_metadata(&self, key: &str, value: &str) -> Result<()> {
         let _inside = self.enter()?;
+        if self.facts().is_some() && self.disk.is_writable() {
+            let why =
+                format!("{} is served by its host: no call is known that writes to its database", self.label);
+            return Err(Error::new(ErrorKind::NotSupported, why));
+        }
         metadata::set(&self.disk, key, value)
     }
 
@@ -432,13 +468,22 @@ impl OpenDisk {
         Ok(metadata::keys(&self.disk))
     }
 
-    /// Ends this one in favour of another one on `disk`, which has the lock from then on.
-    pub(super) fn hand_over(&self, disk: impl FnOnce(&Disk) -> Result<Disk>) -> Result<OpenDisk> {
+    /// Ends this one in favour of another one on `disk`, which has the lock from then on and the peers of what it stands on.
+    pub(super) fn hand_over(
+        &self,
+        under: Vec<Peer>,
+        disk: impl FnOnce(&Disk) -> Result<Disk>,
+    ) -> Result<OpenDisk> {
         let files = self.files()?;
         self.stop_calls()?;
+        self.under.lock().extend(under);
         let disk = match disk(&self.disk) {
             Ok(disk) => Arc::new(disk),
-            Err(e) => return Err(self.end(files).err().unwrap_or(e)),
+            Err(e) => {
+                let ended = self.end(files);
+                self.under.lock().drain(..).for_each(|peer| peer.line.cut());
+                return Err(ended.err().unwrap_or(e));
+            }
         };
         let files = Files {
             path: files.path.clone(),
@@ -452,6 +497,7 @@ impl OpenDisk {
             site: Site::Local(files),
             home: self.home.clone(),
             unbuffered: self.unbuffered,
+            under: Mutex::new(std::mem::take(&mut self.under.lock())),
             calls: Gate::default(),
             inflight: Arc::default(),
         })
@@ -467,6 +513,15 @@ impl Watched for OpenDisk {
                 .warning(|| format!("{}: {e}; writing is refused until it is reopened", self.label));
         }
     }
+}
+
+/// A line that programs read the host of a disk from.
+fn say_opened(log: &Log, disk: &Disk, label: &str, kind: &str, flags: OpenFlags) {
+    log.info(|| {
+        let (sectors, gb) = (disk.capacity() / SECTOR, disk.capacity() as f64 / f64::from(1 << 30));
+        let flags = flags.bits();
+        format!("DISKLIB-LINK  : Opened '{label}' (0x{flags:x}): {kind}, {sectors} sectors / {gb:.1} GB.")
+    });
 }
 
 /// How stream files are packed: on every processor.

@@ -85,6 +85,11 @@ pub enum Action {
     },
 }
 
+/// A time with its unit, as rules have it: `2ms`.
+pub fn duration(text: &str) -> Result<Duration> {
+    parse::time(text)
+}
+
 /// When something happens, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {

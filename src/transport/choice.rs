@@ -3,55 +3,60 @@
 //! A list says what may be used and in which order. Names that this build lacks, or that do not lead to the disk at hand,
 //! are passed over: programs hand the same list to every library and every disk.
 
+use std::ops::Deref;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
 use crate::transport::Mode;
-use crate::transport::Remote;
 
 /// One way to reach a disk.
 pub trait Way {
+    /// What is there once it worked.
+    type Opened;
+
     /// What callers call it.
     fn mode(&self) -> Mode;
 
     /// Opens the disk this way.
-    fn open(&self) -> Result<Remote>;
+    fn open(&self) -> Result<Self::Opened>;
 }
 
 /// More names than any list has.
 const MOST_NAMES: usize = 32;
+/// Transports that callers may ask for alone and that are none of [`Mode::ALL`].
+const ADVANCED: [&str; 2] = ["san", "hotadd"];
 
 /// Opens a disk by the first way that works. Without a list the ways are tried as they stand. When none works, the error is
 /// that of the last one tried.
-pub fn open(list: Option<&str>, ways: &[&dyn Way], target: &str, log: &Log) -> Result<Remote> {
-    let wanted = match list.map(str::trim) {
-        None | Some("") => ways.to_vec(),
-        Some(list) => wanted(list, ways, target, log),
-    };
-    for (i, way) in wanted.iter().enumerate() {
-        match way.open() {
-            Ok(remote) => return Ok(remote),
-            Err(e) if i + 1 < wanted.len() && is_about_the_way(e.kind()) => {
-                log.info(|| format!("{target} is not reached by {}: {e}", way.mode().name()));
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    let possible: Vec<_> = ways.iter().map(|way| way.mode().name()).collect();
-    let text = format!(
-        "no transport of the list {:?} leads to {target}, only {}",
-        list.unwrap_or_default(),
-        possible.join(":")
-    );
-    Err(Error::new(ErrorKind::NotSupported, text))
+pub fn open<W: Way + ?Sized>(list: Option<&str>, ways: &[&W], target: &str, log: &Log) -> Result<W::Opened> {
+    let possible: Vec<Mode> = ways.iter().map(|way| way.mode()).collect();
+    let order = order(list, &possible, None, target, log)?;
+    let wanted: Vec<&W> =
+        order.iter().filter_map(|mode| ways.iter().find(|way| way.mode() == *mode).copied()).collect();
+    first(&wanted, target, log).map(|(_, opened)| opened)
 }
 
-/// The ways that a list names, each once, in its order.
-fn wanted<'a>(list: &str, ways: &[&'a dyn Way], target: &str, log: &Log) -> Vec<&'a dyn Way> {
-    let mut found: Vec<&dyn Way> = Vec::new();
-    for name in list.split(':').map(str::trim).filter(|name| !name.is_empty()).take(MOST_NAMES) {
+/// The modes of a list that lead to the target, each once, in its order; without a list all that are possible, as they
+/// stand. With a `stand_in`, that one is taken where the list names a single advanced mode, which is what guides promise.
+/// `NotSupported` where nothing is left.
+pub fn order(
+    list: Option<&str>,
+    possible: &[Mode],
+    stand_in: Option<Mode>,
+    target: &str,
+    log: &Log,
+) -> Result<Vec<Mode>> {
+    let list = list.unwrap_or_default();
+    let names: Vec<&str> =
+        list.split(':').map(str::trim).filter(|name| !name.is_empty()).take(MOST_NAMES).collect();
+    if names.is_empty() {
+        return Ok(possible.to_vec());
+    }
+    let mut found: Vec<Mode> = Vec::new();
+    for name in &names {
         let known = Mode::ALL.into_iter().find(|mode| mode.name().eq_ignore_ascii_case(name));
-        match ways.iter().find(|way| Some(way.mode()) == known) {
-            Some(way) if found.iter().all(|other| other.mode() != way.mode()) => found.push(*way),
+        match possible.iter().find(|mode| Some(**mode) == known) {
+            Some(mode) if !found.contains(mode) => found.push(*mode),
             Some(_) => {}
             None => log.info(|| {
                 let why = if known.is_some() { "does not lead there" } else { "is not in this build" };
@@ -59,10 +64,43 @@ fn wanted<'a>(list: &str, ways: &[&'a dyn Way], target: &str, log: &Log) -> Vec<
             }),
         }
     }
-    found
+    if let (true, [only], Some(mode)) = (found.is_empty(), &names[..], stand_in)
+        && ADVANCED.iter().any(|name| name.eq_ignore_ascii_case(only))
+    {
+        log.info(|| format!("{target} is reached by {} instead of {only}", mode.name()));
+        return Ok(vec![mode]);
+    }
+    match found.is_empty() {
+        false => Ok(found),
+        true => {
+            let possible: Vec<_> = possible.iter().map(|mode| mode.name()).collect();
+            let possible = possible.join(":");
+            let text = format!("no transport of the list {list:?} leads to {target}, only {possible}");
+            Err(Error::new(ErrorKind::NotSupported, text))
+        }
+    }
 }
 
-/// True for faults that another way to the same disk need not have. A peer that cannot be trusted is not asked again with
+/// Opens by the first of these ways that works, and says which. The fault of one that the next need not have is a line in
+/// the log.
+pub fn first<W, P>(ways: &[P], target: &str, log: &Log) -> Result<(usize, W::Opened)>
+where
+    W: Way + ?Sized,
+    P: Deref<Target = W>,
+{
+    for (i, way) in ways.iter().enumerate() {
+        match way.open() {
+            Ok(opened) => return Ok((i, opened)),
+            Err(e) if i + 1 < ways.len() && is_about_the_way(e.kind()) => {
+                log.info(|| format!("{target} is not reached by {}: {e}", way.mode().name()));
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::new(ErrorKind::NotSupported, format!("no transport leads to {target}")))
+}
+
+/// True for faults that the next way to the same disk need not have. A peer that cannot be trusted is not asked again with
 /// less caution, and one that cannot be found is not there by another name either.
 fn is_about_the_way(kind: ErrorKind) -> bool {
     // A server's policy may be about the way, too: nbdkit answers so when it has no TLS.
@@ -75,20 +113,8 @@ mod tests {
     use std::cell::RefCell;
     use std::sync::Arc;
 
-    use crate::disk::Disk;
     use crate::logging::Level;
     use crate::logging::Sink;
-    use crate::storage::Identity;
-    use crate::storage::memory::MemoryStorage;
-    use crate::transport::Line;
-
-    #[derive(Debug)]
-    struct NoLine;
-
-    impl Line for NoLine {
-        fn cut(&self) {}
-        fn probe(&self, _answered: Box<dyn FnOnce() + Send>) {}
-    }
 
     struct Fake<'a> {
         mode: Mode,
@@ -97,17 +123,16 @@ mod tests {
     }
 
     impl Way for Fake<'_> {
+        type Opened = Mode;
         fn mode(&self) -> Mode {
             self.mode
         }
-        fn open(&self) -> Result<Remote> {
+        fn open(&self) -> Result<Mode> {
             self.tried.borrow_mut().push(self.mode.name());
             if let Some(kind) = self.fails {
                 return Err(Error::new(kind, format!("{} fails", self.mode.name())));
             }
-            let storage = Arc::new(MemoryStorage::new("m", vec![0; 512]));
-            let disk = Disk::raw(storage, false, Identity(0, 0))?;
-            Ok(Remote { disk, mode: self.mode, label: String::new(), line: Arc::new(NoLine) })
+            Ok(self.mode)
         }
     }
 
@@ -133,7 +158,7 @@ mod tests {
         let plain = Fake { mode: Mode::Nbd, fails: plain, tried: &seen };
         let result = open(list, &[&plain, &tls], "a disk", &log);
         let said = std::mem::take(&mut *lines.0.lock());
-        (seen.into_inner(), result.map(|remote| remote.mode).map_err(|e| e.kind()), said)
+        (seen.into_inner(), result.map_err(|e| e.kind()), said)
     }
 
     #[test]
@@ -175,5 +200,23 @@ mod tests {
             let (seen, result, _) = tried(Some("nbdssl:nbd"), Some(kind), None);
             assert_eq!((seen, result), (vec!["nbdssl"], Err(kind)));
         }
+    }
+
+    #[test]
+    fn a_single_advanced_mode_has_a_stand_in_where_there_is_one() {
+        let lines = Arc::new(Lines::default());
+        let log = Log::new(lines.clone(), Level::Debug);
+        let both = [Mode::NbdSsl, Mode::Nbd];
+        let chosen =
+            |list, stand_in| order(Some(list), &both, stand_in, "a disk", &log).map_err(|e| e.kind());
+        for name in ["san", " HotAdd:"] {
+            assert_eq!(chosen(name, Some(Mode::NbdSsl)), Ok(vec![Mode::NbdSsl]));
+            assert_eq!(chosen(name, None), Err(ErrorKind::NotSupported));
+        }
+        assert!(lines.0.lock().iter().any(|line| line == "a disk is reached by nbdssl instead of san"));
+        for list in ["san:hotadd", "file", "nothing", "file:san"] {
+            assert_eq!(chosen(list, Some(Mode::NbdSsl)), Err(ErrorKind::NotSupported), "{list}");
+        }
+        assert_eq!(chosen("san:nbd", Some(Mode::NbdSsl)), Ok(vec![Mode::Nbd]));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   local        files of this machine                          file
-//!   nbd_export   an export of an NBD server ─▶ net::nbd         nbd, with TLS nbdssl
+//!   nbd_server   an export of an NBD server ─▶ net::nbd         nbd, with TLS nbdssl
+//!   blocks       what a server holds, as a storage
 //!   readahead    before any of them that has latency
 //!   choice       the caller's list, left to right ─▶ the first way that works
 //! ```
@@ -11,17 +12,22 @@
 #![forbid(unsafe_code)]
 
 mod allocation;
+pub mod blocks;
 pub mod choice;
+pub mod homes;
+pub mod limits;
 pub mod local;
 mod nbd_dial;
-pub mod nbd_export;
 pub mod nbd_server;
 mod readahead;
+pub mod vsphere;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use crate::disk::Disk;
+use crate::error::Result;
+use crate::format::geometry::Geometry;
 
 /// The transports of this build in the order of preference, colon separated as the interface wants them.
 pub const MODES: &str = "file:nbdssl:nbd";
@@ -57,22 +63,48 @@ impl Mode {
 pub struct Remote {
     /// The disk.
     pub disk: Disk,
-    /// How it is reached.
-    pub mode: Mode,
+    /// What kind of disk it is, in a word for the log.
+    pub kind: &'static str,
     /// Its name for messages: a URI.
     pub label: String,
     /// The connection to its peer.
     pub line: Arc<dyn Line>,
+    /// What the peer knows of it besides its bytes; `None`: nothing.
+    pub facts: Option<Arc<dyn Facts>>,
 }
 
 /// The connection to the peer that holds a disk.
 pub trait Line: Debug + Send + Sync {
+    /// How the peer is reached at the moment.
+    fn mode(&self) -> Mode;
+
     /// Ends it, within a second or two whatever the peer does, with its threads. What still waits for the peer ends with an
     /// error. May be called by several threads and again.
     fn cut(&self);
 
     /// Asks the peer for a sign of life without waiting for it; `answered` runs when one comes, on any thread.
     fn probe(&self, answered: Box<dyn FnOnce() + Send>);
+}
+
+/// What a peer knows of a disk besides its bytes.
+pub trait Facts: Debug + Send + Sync {
+    /// The value of a key of the disk's database, `None` when it has none.
+    fn key(&self, key: &str) -> Result<Option<String>>;
+
+    /// The chain that the disk is the end of.
+    fn chain(&self) -> Chain;
+
+    /// Its geometry, if the peer said something about that.
+    fn geometry(&self) -> Option<Geometry>;
+}
+
+/// A chain of links that only the peer sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// How many links it has, 1 for a base disk.
+    pub links: u32,
+    /// The name of the parent of the opened link.
+    pub parent: Option<String>,
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use crate::error::Result;
 use crate::logging::Log;
-use crate::net::nbd::Allocation;
 use crate::net::nbd::client::Client;
 use crate::net::nbd::client::Dial;
 use crate::net::nbd::client::Options;
@@ -16,13 +15,16 @@ use crate::threads::Threads;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
 use crate::transport::Line;
-use crate::transport::nbd_export::Blocks;
+use crate::transport::Mode;
+use crate::transport::blocks::Blocks;
+use crate::transport::blocks::Reads;
 use crate::units::SECTOR;
 
 /// A dialled export.
 #[derive(Debug)]
 pub(super) struct NbdLine {
     client: Arc<Client>,
+    mode: Mode,
     /// Those of this export alone: they end with it.
     threads: Arc<Threads>,
 }
@@ -31,10 +33,10 @@ pub(super) struct NbdLine {
 const LAST_STEPS: Duration = Duration::from_millis(200);
 
 /// Connects and negotiates.
-pub(super) fn dial(target: Dial, options: &Options, log: &Log) -> Result<NbdLine> {
+pub(super) fn dial(target: Dial, mode: Mode, options: &Options, log: &Log) -> Result<NbdLine> {
     let threads = Arc::new(Threads::new(os::with_signals_blocked));
     let client = Client::connect(target, options, log.clone(), threads.clone())?;
-    Ok(NbdLine { client, threads })
+    Ok(NbdLine { client, mode, threads })
 }
 
 impl NbdLine {
@@ -45,6 +47,10 @@ impl NbdLine {
 }
 
 impl Line for NbdLine {
+    fn mode(&self) -> Mode {
+        self.mode
+    }
+
     fn cut(&self) {
         self.client.close();
         self.threads.join_until(Instant::now() + LAST_STEPS);
@@ -93,8 +99,10 @@ impl Blocks for Client {
         Client::flush(self)
     }
 
-    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
-        Client::allocation(self, range, sink)
+    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Reads)) -> Result<bool> {
+        Client::allocation(self, range, &mut |part| {
+            sink(part.range, if part.zero { Reads::Zeros } else { Reads::Anything });
+        })
     }
 
     fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {

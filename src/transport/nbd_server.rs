@@ -17,10 +17,10 @@ use crate::storage::Identity;
 use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::Remote;
+use crate::transport::blocks::BlockStorage;
 use crate::transport::choice;
 use crate::transport::choice::Way;
 use crate::transport::nbd_dial;
-use crate::transport::nbd_export::NbdExport;
 use crate::transport::readahead::ReadAhead;
 
 /// A server that speaks NBD.
@@ -74,7 +74,7 @@ impl NbdServer {
         let plain = NbdWay { server: self, export: &export, how, log, mode: Mode::Nbd };
         let tls = NbdWay { mode: Mode::NbdSsl, ..plain };
         // A name says what it wants; only who lists TLS first gets it on a server that is named without.
-        let ways: &[&dyn Way] = if self.uri.tls { &[&tls] } else { &[&plain, &tls] };
+        let ways: &[&dyn Way<Opened = Remote>] = if self.uri.tls { &[&tls] } else { &[&plain, &tls] };
         choice::open(how.modes.as_deref(), ways, &self.label(&export, self.uri.tls), log)
     }
 
@@ -143,6 +143,8 @@ struct NbdWay<'a> {
 }
 
 impl Way for NbdWay<'_> {
+    type Opened = Remote;
+
     fn mode(&self) -> Mode {
         self.mode
     }
@@ -163,13 +165,13 @@ impl NbdWay<'_> {
             _ => None,
         };
         let target = Dial { address: self.server.uri.address.clone(), export: self.export.to_owned(), tls };
-        let line = Arc::new(nbd_dial::dial(target, &self.how.options, self.log)?);
+        let line = Arc::new(nbd_dial::dial(target, self.mode, &self.how.options, self.log)?);
         let write = self.how.options.write;
-        let disk = NbdExport::new(line.blocks(), label.to_owned(), write, self.log.clone())
+        let disk = BlockStorage::new(line.blocks(), label.to_owned(), write, self.log.clone())
             .map(|export| ReadAhead::new(Arc::new(export)))
             .and_then(|export| Disk::raw(Arc::new(export), write, identity(label)))
             .inspect_err(|_| line.cut())?;
-        Ok(Remote { disk, mode: self.mode, label: label.to_owned(), line })
+        Ok(Remote { disk, kind: "raw", label: label.to_owned(), line, facts: None })
     }
 }
 

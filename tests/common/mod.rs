@@ -12,6 +12,8 @@
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
+//! * [`stage`]: our own simulator with machines on it;
+//! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
 //!
@@ -25,6 +27,7 @@ pub mod images;
 pub mod model;
 pub mod nbd;
 pub mod nbd_peer;
+pub mod nfc_house;
 pub mod nfc_peer;
 pub mod pki;
 pub mod process;
@@ -33,6 +36,7 @@ pub mod readers;
 pub mod scratch;
 pub mod servers;
 pub mod soap_peer;
+pub mod stage;
 pub mod tools;
 pub mod vcsim;
 pub mod vix;

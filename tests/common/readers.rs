@@ -118,8 +118,8 @@ fn map_entry(object: &str) -> (usize, usize, bool) {
     (number("start"), number("length"), object.contains("\"zero\": false"))
 }
 
-/// The Python that has the readers: `VIX_PYTHON`, the one of `scripts/fetch-readers.sh`, or any.
-fn python() -> PathBuf {
+/// The Python that has the readers, and pyVmomi: `VIX_PYTHON`, the one of `scripts/fetch-readers.sh`, or any.
+pub fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("VIX_PYTHON") {
         return PathBuf::from(python);
     }

@@ -5,7 +5,10 @@ use std::io::IoSliceMut;
 use std::time::Instant;
 
 use rustls::AlertDescription;
+use rustls::client::ClientConnectionData;
 use rustls::client::UnbufferedClientConnection;
+use rustls::server::ServerConnectionData;
+use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::ConnectionState;
 use rustls::unbuffered::EncodeError;
 use rustls::unbuffered::EncodeTlsData;
@@ -23,6 +26,42 @@ use crate::net::tls::refusal;
 /// More than this is not sent in a handshake; a long chain of our own certificates is the most of it.
 const MOST_TO_SEND: usize = 1 << 20;
 
+/// One end of a connection: the state machines of both differ in type only.
+pub trait End {
+    /// What rustls keeps for this end.
+    type Data: 'static;
+
+    /// Shows it what came.
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// It has something to say.
+    fn wants_write(&self) -> bool;
+}
+
+impl End for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn wants_write(&self) -> bool {
+        (**self).wants_write()
+    }
+}
+
+impl End for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, bytes: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(bytes)
+    }
+
+    fn wants_write(&self) -> bool {
+        (**self).wants_write()
+    }
+}
+
 /// What to do after a step of the state machine.
 enum Next {
     Step,
@@ -34,17 +73,12 @@ enum Next {
 ///
 /// The state machine is shown one record more at a time, and only when it asks. So it never sees what follows the
 /// handshake, which is for the two halves of the stream.
-pub fn shake(
-    tls: &mut UnbufferedClientConnection,
-    stream: &dyn Stream,
-    inbox: &mut Inbox,
-    until: Instant,
-) -> Result<()> {
+pub fn shake<E: End>(tls: &mut E, stream: &dyn Stream, inbox: &mut Inbox, until: Instant) -> Result<()> {
     let mut out = Vec::new();
     let mut shown = 0;
     loop {
         let bytes = inbox.filled().get_mut(..shown).unwrap_or_default();
-        let UnbufferedStatus { discard, state } = tls.process_tls_records(bytes);
+        let UnbufferedStatus { discard, state } = tls.process(bytes);
         let next = state.map(|state| step(state, stream, &mut out, until));
         inbox.consume(discard);
         shown = shown.saturating_sub(discard);
@@ -78,8 +112,8 @@ fn show(stream: &dyn Stream, inbox: &mut Inbox, shown: usize, until: Instant) ->
     }
 }
 
-fn step(
-    state: ConnectionState<'_, '_, rustls::client::ClientConnectionData>,
+fn step<D>(
+    state: ConnectionState<'_, '_, D>,
     stream: &dyn Stream,
     out: &mut Vec<u8>,
     until: Instant,
@@ -95,16 +129,13 @@ fn step(
         ConnectionState::BlockedHandshake => Ok(Next::Receive),
         ConnectionState::WriteTraffic(_) => Ok(Next::Done),
         ConnectionState::PeerClosed | ConnectionState::Closed => {
-            Err(Error::new(ErrorKind::ConnectionLost, "the server ended the connection in the handshake"))
+            Err(Error::new(ErrorKind::ConnectionLost, "the peer ended the connection in the handshake"))
         }
         state => Err(Error::new(ErrorKind::Protocol, format!("data in the handshake ({state:?})"))),
     }
 }
 
-fn encode(
-    mut state: EncodeTlsData<'_, rustls::client::ClientConnectionData>,
-    out: &mut Vec<u8>,
-) -> Result<()> {
+fn encode<D>(mut state: EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<()> {
     let begin = out.len();
     let mut room = record::LONGEST;
     loop {
@@ -124,11 +155,11 @@ fn encode(
 }
 
 /// What the state machine has left to say when it fails: why. It must be shown what it saw; it remembers places in there.
-fn last_words(tls: &mut UnbufferedClientConnection, shown: &mut [u8]) -> Result<Vec<u8>> {
+fn last_words<E: End>(tls: &mut E, shown: &mut [u8]) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     // Asked for more than that, it would go on from where it failed.
     while tls.wants_write() {
-        match tls.process_tls_records(shown).state {
+        match tls.process(shown).state {
             Ok(ConnectionState::EncodeTlsData(state)) => encode(state, &mut out)?,
             _ => break,
         }
@@ -160,7 +191,7 @@ fn receive(stream: &dyn Stream, inbox: &mut Inbox, until: Instant) -> Result<()>
 }
 
 fn late(what: &str) -> Error {
-    Error::new(ErrorKind::TimedOut, format!("the server did not {what} in time"))
+    Error::new(ErrorKind::TimedOut, format!("the peer did not {what} in time"))
 }
 
 /// What rustls says, as a kind that callers can act on.

@@ -20,6 +20,7 @@ mod key;
 mod odd;
 mod record;
 mod refusal;
+mod server;
 mod stream;
 mod target;
 mod thumbprint;
@@ -45,6 +46,7 @@ use crate::logging::Log;
 use crate::net::stream::Stream;
 pub use crate::net::tls::episode::Episode;
 use crate::net::tls::inbox::Inbox;
+pub use crate::net::tls::server::TlsServer;
 use crate::net::tls::stream::TlsStream;
 use crate::net::tls::thumbprint::Thumbprint;
 use crate::net::tls::verify::Pin;
@@ -173,7 +175,7 @@ impl Tls {
             handshake::shake(&mut tls, &*stream, &mut inbox, until)?;
             let certificate = tls.peer_certificates().and_then(|chain| chain.first());
             let certificate = certificate.map(|leaf| leaf.to_vec()).unwrap_or_default();
-            Ok((TlsStream::new(tls, stream, inbox)?, certificate))
+            Ok((TlsStream::new(tls.dangerous_into_kernel_connection(), stream, inbox)?, certificate))
         });
         wrapped.context(|| format!("TLS with {label}"))
     }

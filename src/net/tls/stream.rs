@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustls::AlertDescription;
+use rustls::ConnectionTrafficSecrets;
 use rustls::ContentType;
+use rustls::ExtractedSecrets;
 use rustls::SupportedCipherSuite;
-use rustls::client::ClientConnectionData;
-use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::cipher::OutboundChunks;
 use rustls::kernel::KernelConnection;
 
@@ -51,9 +51,26 @@ pub struct TlsStream {
     receiver: Mutex<Receiver>,
     sender: Mutex<Sender>,
     /// Makes the next keys. Held only for that.
-    keys: Mutex<KernelConnection<ClientConnectionData>>,
+    keys: Mutex<Box<dyn NextKeys>>,
     /// The peer wants our next records under new keys.
     keys_wanted: AtomicBool,
+}
+
+/// Makes the keys that follow others; of a client's or a server's end.
+trait NextKeys: Send {
+    fn to_receive(&mut self) -> Result<(u64, ConnectionTrafficSecrets)>;
+
+    fn to_send(&mut self) -> Result<(u64, ConnectionTrafficSecrets)>;
+}
+
+impl<D: Send> NextKeys for KernelConnection<D> {
+    fn to_receive(&mut self) -> Result<(u64, ConnectionTrafficSecrets)> {
+        self.update_rx_secret().map_err(|e| no_keys(&e))
+    }
+
+    fn to_send(&mut self) -> Result<(u64, ConnectionTrafficSecrets)> {
+        self.update_tx_secret().map_err(|e| no_keys(&e))
+    }
 }
 
 struct Receiver {
@@ -84,10 +101,13 @@ impl std::fmt::Debug for TlsStream {
 }
 
 impl TlsStream {
-    /// Goes on after the handshake.
-    pub fn new(tls: UnbufferedClientConnection, inner: Box<dyn Stream>, inbox: Inbox) -> Result<Self> {
-        let (secrets, keys) = tls
-            .dangerous_into_kernel_connection()
+    /// Goes on after the handshake, with what the state machine became.
+    pub fn new<D: Send + 'static>(
+        keys: Result<(ExtractedSecrets, KernelConnection<D>), rustls::Error>,
+        inner: Box<dyn Stream>,
+        inbox: Inbox,
+    ) -> Result<Self> {
+        let (secrets, keys) = keys
             .map_err(|e| Error::new(ErrorKind::Internal, format!("the keys of the TLS connection: {e}")))?;
         let suite = keys.negotiated_cipher_suite();
         let opener = Opener::new(suite, secrets.rx)?;
@@ -99,7 +119,7 @@ impl TlsStream {
             suite,
             receiver: Mutex::new(receiver),
             sender: Mutex::new(sender),
-            keys: Mutex::new(keys),
+            keys: Mutex::new(Box::new(keys)),
             keys_wanted: AtomicBool::new(false),
         })
     }
@@ -171,7 +191,7 @@ impl TlsStream {
             let Some((body, rest)) = body.split_at_checked(length) else { return Ok(()) };
             match (self.is_13(), kind, body) {
                 (true, KEY_UPDATE, &[wanted @ (0 | 1)]) if rest.is_empty() => {
-                    let keys = self.keys.lock().update_rx_secret().map_err(|e| no_keys(&e))?;
+                    let keys = self.keys.lock().to_receive()?;
                     receiver.opener = Opener::new(self.suite, keys)?;
                     if wanted == 1 {
                         self.keys_wanted.store(true, Ordering::Release);
@@ -256,7 +276,7 @@ impl TlsStream {
         let announced = OutboundChunks::Single(&[KEY_UPDATE, 0, 0, 1, 0]);
         let sealed = sender.sealer.seal(ContentType::Handshake, announced)?;
         sender.records.push_back(sealed);
-        let keys = self.keys.lock().update_tx_secret().map_err(|e| no_keys(&e))?;
+        let keys = self.keys.lock().to_send()?;
         sender.sealer = Sealer::new(self.suite, keys)?;
         Ok(())
     }

@@ -13,18 +13,17 @@ use crate::format::create::NewIdentity;
 use crate::session::create::make_files;
 use crate::session::open_disk::OpenDisk;
 use crate::storage::os;
-use crate::transport::local;
 use crate::units::SECTOR;
 use crate::units::Sectors;
 
 impl OpenDisk {
     /// Makes a disk at `path`, which must not exist, that stores only what differs from this one. It names this one as its
-    /// parent by a relative path if that is in or below its folder. This disk should not be written to any more: its child
+    /// parent by a relative path if that is in or below its folder; a disk of vSphere by its path on its datastore. This disk should not be written to any more: its child
     /// would be refused.
     pub fn create_child(&self, path: &Path, disk_type: DiskType, progress: &mut dyn FnMut(u8)) -> Result<()> {
         let _inside = self.enter()?;
         let story = || format!("making {}, a child of {}", path.display(), self.label());
-        self.files().context(story)?;
+        self.check_base().context(story)?;
         let disk = self.disk();
         progress(0); // not while others wait
         disk.with_child_in_mind(|cid| self.make_child(path, disk_type, cid)).context(story)?;
@@ -46,7 +45,7 @@ impl OpenDisk {
             _ => Path::new("."),
         };
         let folder = folder.canonicalize().context(|| format!("folder {}", folder.display()))?;
-        let hint = local::hint_for(&folder, self.path()?)?;
+        let hint = self.hint(&folder)?;
         let capacity = Sectors(self.disk().capacity() / SECTOR);
         let mut random = [0; 28];
         os::random_bytes(&mut random).context(|| "random identity")?;
@@ -60,7 +59,7 @@ impl OpenDisk {
     /// Whether [`OpenDisk::attach`] would work.
     pub fn check_attach(parent: &OpenDisk, child: &OpenDisk) -> Result<()> {
         let (_parent, _child) = (parent.enter()?, child.enter()?);
-        parent.files().and(child.files()).context(|| story(parent, child))?;
+        parent.check_base().and(child.files().map(|_| ())).context(|| story(parent, child))?;
         parent.disk().check_below(child.disk()).context(|| story(parent, child))
     }
 
@@ -68,9 +67,10 @@ impl OpenDisk {
     /// but for the files and the lock of the child. When they do not fit, nothing has happened.
     pub fn attach(parent: &Arc<OpenDisk>, child: &Arc<OpenDisk>) -> Result<Arc<OpenDisk>> {
         OpenDisk::check_attach(parent, child)?;
-        parent.close()?;
-        let joined =
-            child.hand_over(|upper| Disk::stacked(upper, parent.disk())).context(|| story(parent, child))?;
+        let under = parent.lend()?;
+        let joined = child
+            .hand_over(under, |upper| Disk::stacked(upper, parent.disk()))
+            .context(|| story(parent, child))?;
         let joined = Arc::new(joined);
         match child.home() {
             Some(connection) => connection.adopt(&joined)?,

@@ -137,7 +137,7 @@ fn fault(name: &str, fields: &[Argument]) -> Result<Action> {
 }
 
 /// A time with its unit.
-pub(in crate::sim) fn time(text: &str) -> Result<Duration> {
+pub(super) fn time(text: &str) -> Result<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = text.split_at(digits);
     let unit = match unit.trim() {

@@ -31,6 +31,8 @@ pub struct Server {
     pub machine: Option<String>,
     /// User name and password.
     pub login: Option<(String, String)>,
+    /// The cookie of a session, instead of a login.
+    pub cookie: Option<String>,
 }
 
 /// The structure as the interface has it for `VIXDISKLIB_CRED_UID`.
@@ -69,14 +71,16 @@ impl Server {
         let server = text(&self.name);
         let (thumbprint, machine) = (self.thumbprint.as_deref().map(text), self.machine.as_deref().map(text));
         let login = self.login.as_ref().map(|(user, password)| (text(user), text(password)));
+        let cookie = self.cookie.as_deref().map(text);
         let pointer = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
+        let user = login.as_ref().map_or(null(), |login| login.0.as_ptr());
         let params = Params {
             machine: pointer(&machine),
             server: server.as_ptr(),
             thumbprint: pointer(&thumbprint),
             private: 0,
-            cred_type: u32::from(login.is_some()),
-            user: login.as_ref().map_or(null(), |login| login.0.as_ptr()),
+            cred_type: if cookie.is_some() { 2 } else { u32::from(login.is_some()) },
+            user: cookie.as_ref().map_or(user, |cookie| cookie.as_ptr()),
             password: login.as_ref().map_or(null(), |login| login.1.as_ptr()),
             rest_of_creds: [0],
             port: self.port,
@@ -88,6 +92,26 @@ impl Server {
 }
 
 impl Vix {
+    /// `PrepareForAccess` alone.
+    pub fn prepare(&self, server: &Server, identity: &CStr) -> u64 {
+        server.with(|params| {
+            call!(
+                self,
+                "PrepareForAccess",
+                fn(*const c_void, *const c_char) -> u64,
+                params,
+                identity.as_ptr()
+            )
+        })
+    }
+
+    /// `EndAccess` alone.
+    pub fn end_access(&self, server: &Server, identity: &CStr) -> u64 {
+        server.with(|params| {
+            call!(self, "EndAccess", fn(*const c_void, *const c_char) -> u64, params, identity.as_ptr())
+        })
+    }
+
     /// `ConnectEx` to a server.
     pub fn connect_to(&self, server: &Server) -> Result<Connection<'_>, u64> {
         let text = |text: &Option<String>| text.as_deref().map(|text| CString::new(text).expect("no NUL"));
@@ -116,27 +140,19 @@ impl Vix {
     /// `PrepareForAccess`, `EndAccess` and `Cleanup` of a server, with the two counts of the last one.
     pub fn access(&self, server: &Server) -> (u64, u64, u64, [u32; 2]) {
         const IDENTITY: &CStr = c"a test";
-        server.with(|params| {
-            let prepared = call!(
-                self,
-                "PrepareForAccess",
-                fn(*const c_void, *const c_char) -> u64,
-                params,
-                IDENTITY.as_ptr()
-            );
-            let ended =
-                call!(self, "EndAccess", fn(*const c_void, *const c_char) -> u64, params, IDENTITY.as_ptr());
-            let mut counts = [u32::MAX; 2];
-            let [cleaned, remaining] = &mut counts;
-            let cleaned_up = call!(
+        let (prepared, ended) = (self.prepare(server, IDENTITY), self.end_access(server, IDENTITY));
+        let mut counts = [u32::MAX; 2];
+        let [cleaned, remaining] = &mut counts;
+        let cleaned_up = server.with(|params| {
+            call!(
                 self,
                 "Cleanup",
                 fn(*const c_void, *mut u32, *mut u32) -> u64,
                 params,
                 &raw mut *cleaned,
                 &raw mut *remaining
-            );
-            (prepared, ended, cleaned_up, counts)
-        })
+            )
+        });
+        (prepared, ended, cleaned_up, counts)
     }
 }

@@ -8,6 +8,12 @@ use std::ffi::c_void;
 pub mod code {
     #![allow(missing_docs)]
     pub const OK: u64 = 0;
+    pub const OUT_OF_MEMORY: u64 = 2;
+    pub const OBJECT_NOT_FOUND: u64 = 2000;
+    pub const PERMISSIONS: u64 = 3014;
+    pub const SESSION: u64 = 3047;
+    pub const MACHINE_NOT_FOUND: u64 = 4000;
+    pub const OPERATION_DISABLED: u64 = 20005;
     pub const FAIL: u64 = 1;
     pub const INVALID_ARG: u64 = 3;
     pub const FILE_NOT_FOUND: u64 = 4;
@@ -56,6 +62,9 @@ pub mod flags {
     pub const UNBUFFERED: u32 = 1;
     pub const SINGLE_LINK: u32 = 2;
     pub const READ_ONLY: u32 = 4;
+    pub const ZLIB: u32 = 16;
+    pub const FASTLZ: u32 = 32;
+    pub const SKIPZ: u32 = 64;
 }
 
 /// A kind of disk to create.

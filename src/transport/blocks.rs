@@ -1,4 +1,4 @@
-//! An export of an NBD server as a [`Storage`] of whole sectors.
+//! The bytes of a disk that a server holds, as a [`Storage`] of whole sectors: one piece of code for every protocol.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::bytes::is_zero;
 use crate::logging::Log;
-use crate::net::nbd::Allocation;
 use crate::storage::Storage;
 use crate::transfer::Finish;
 use crate::transfer::Transfer;
@@ -18,8 +17,8 @@ use crate::transport::allocation::Known;
 use crate::units::SECTOR;
 use crate::units::align_up;
 
-/// What the client of a protocol offers for one export. Offsets and lengths are those of the export; splitting, alignment to
-/// the server's block size and making up for lost connections are its affair.
+/// What the client of a protocol offers for one disk or export. Offsets and lengths are those of the export; splitting,
+/// alignment to the server's block size and making up for lost connections are its affair.
 pub trait Blocks: Debug + Send + Sync {
     /// Bytes of the export.
     fn size(&self) -> u64;
@@ -39,16 +38,30 @@ pub trait Blocks: Debug + Send + Sync {
     /// As [`Storage::flush`].
     fn flush(&self) -> Result<()>;
 
-    /// Reports ascending parts of a range. `Ok(false)`: the server does not tell.
-    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool>;
+    /// Reports ascending parts of a range, all of it, with what is known of each. `Ok(false)`: the server does not tell.
+    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Reads)) -> Result<bool>;
 
     /// As [`Storage::start`].
     fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)>;
+
+    /// The value of a key of the disk's database. The default: there is none.
+    fn key(&self, _key: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
+}
+
+/// What a server says about a part of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// As anything.
+    Anything,
+    /// As zeros.
+    Zeros,
 }
 
 /// An export. Its last sector may lie in the export only in part: the rest reads as zeros, and it cannot be written to.
 #[derive(Debug)]
-pub struct NbdExport {
+pub struct BlockStorage {
     blocks: Arc<dyn Blocks>,
     label: String,
     log: Log,
@@ -67,7 +80,7 @@ pub struct NbdExport {
 /// Writes of zeros from here on are worth a look.
 const WORTH_A_LOOK: usize = 64 << 10;
 
-impl NbdExport {
+impl BlockStorage {
     /// The export that `blocks` serves.
     pub fn new(blocks: Arc<dyn Blocks>, label: String, write: bool, log: Log) -> Result<Self> {
         let size = blocks.size();
@@ -121,10 +134,10 @@ impl NbdExport {
     /// fault of its own; the loss of the connection is told.
     fn ask(&self, range: Range<u64>, sink: allocation::Sink<'_>) -> Result<()> {
         let mut at = range.start;
-        let mut take = |part: Allocation| {
-            at = at.max(part.range.end);
-            if !part.zero {
-                sink(part.range);
+        let mut take = |part: Range<u64>, reads: Reads| {
+            at = at.max(part.end);
+            if reads == Reads::Anything {
+                sink(part);
             }
         };
         let answer = match self.tells.load(Ordering::Relaxed) {
@@ -158,7 +171,7 @@ fn is_of_the_connection(kind: ErrorKind) -> bool {
     )
 }
 
-impl Storage for NbdExport {
+impl Storage for BlockStorage {
     fn size(&self) -> Result<u64> {
         Ok(self.len)
     }

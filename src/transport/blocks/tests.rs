@@ -59,13 +59,13 @@ impl Blocks for Peer {
         self.note("flush".to_owned());
         Ok(())
     }
-    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
+    fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Reads)) -> Result<bool> {
         self.note(format!("allocation {range:?}"));
         let tells = (self.tells)()?;
         if tells {
             let middle = range.start.midpoint(range.end);
-            sink(Allocation { range: range.start..middle, hole: true, zero: true });
-            sink(Allocation { range: middle..range.end, hole: true, zero: false });
+            sink(range.start..middle, Reads::Zeros);
+            sink(middle..range.end, Reads::Anything);
         }
         Ok(tells)
     }
@@ -81,9 +81,9 @@ impl Blocks for Peer {
     }
 }
 
-fn export(peer: Peer, write: bool) -> (Arc<Peer>, Arc<NbdExport>) {
+fn export(peer: Peer, write: bool) -> (Arc<Peer>, Arc<BlockStorage>) {
     let peer = Arc::new(peer);
-    let export = NbdExport::new(peer.clone(), "nbd://x/".to_owned(), write, Log::none()).unwrap();
+    let export = BlockStorage::new(peer.clone(), "nbd://x/".to_owned(), write, Log::none()).unwrap();
     (peer, Arc::new(export))
 }
 
@@ -170,7 +170,7 @@ fn a_read_only_disk_starts_no_writes() {
     assert_eq!(peer.said(), Vec::<String>::new());
 }
 
-fn allocated(export: &NbdExport) -> Result<Vec<Range<u64>>> {
+fn allocated(export: &BlockStorage) -> Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     export.allocated(0..export.size().unwrap(), &mut |part| found.push(part)).map(|()| found)
 }
@@ -227,7 +227,7 @@ fn impossible_sizes_are_refused() {
         fn flush(&self) -> Result<()> {
             self.1.flush()
         }
-        fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Allocation)) -> Result<bool> {
+        fn allocation(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>, Reads)) -> Result<bool> {
             self.1.allocation(range, sink)
         }
         fn start(&self, transfer: Transfer, offset: u64, finish: Finish) -> Option<(Transfer, Finish)> {
@@ -235,7 +235,7 @@ fn impossible_sizes_are_refused() {
         }
     }
     for size in [u64::MAX, 1 << 63, i64::MAX as u64] {
-        let opened = NbdExport::new(Arc::new(Huge(size, Peer::new(0))), "x".into(), false, Log::none());
+        let opened = BlockStorage::new(Arc::new(Huge(size, Peer::new(0))), "x".into(), false, Log::none());
         assert_eq!(opened.unwrap_err().kind(), ErrorKind::UnsupportedFeature, "{size:#x}");
     }
 }

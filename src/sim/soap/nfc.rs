@@ -1,0 +1,90 @@
+//! The NFC service: tickets for connections to authd (`vsphere.md` 4.2, O).
+
+use std::sync::Arc;
+
+use crate::sim::nfc::Grant;
+use crate::sim::nfc::Right;
+use crate::sim::site::Site;
+use crate::sim::soap::call::Call;
+use crate::sim::soap::call::Outcome;
+use crate::sim::soap::call::Reply;
+use crate::sim::soap::fault::Fault;
+use crate::sim::soap::login::internal;
+use crate::sim::value::Data;
+use crate::sim::value::Moref;
+use crate::sim::xml::Arg;
+
+/// `NfcGetVmFiles`: every file of a machine, for reading.
+pub fn get_vm_files(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
+    let machine = machine_of(site, call)?;
+    ticket(site, machine, Right::Files)
+}
+
+/// `NfcRandomAccessOpenDisk`: one disk, for reading and writing.
+pub fn open_disk(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
+    disk(site, call, true)
+}
+
+/// `NfcRandomAccessOpenReadonly`: one disk, for reading.
+pub fn open_readonly(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
+    disk(site, call, false)
+}
+
+fn disk(site: &Site, call: &Call<'_>, write: bool) -> Outcome {
+    let id = machine_of(site, call)?;
+    let key = call.args.number("diskDeviceKey").and_then(|key| i32::try_from(key).ok());
+    let key = key.ok_or_else(|| Fault::argument("diskDeviceKey"))?;
+    let world = site.world.lock();
+    if let Some(host) = call.args.one("hostForAccess").and_then(Arg::moref) {
+        is_host(&world.shape.host(), &host)?;
+    }
+    let machine = world.machine(&id).ok_or_else(|| Fault::no_object(&call.this))?;
+    if !machine.devices().any(|device| device.key == key) {
+        return Err(Fault::argument("diskDeviceKey"));
+    }
+    drop(world);
+    ticket(site, id, Right::Disk { key, write })
+}
+
+/// `NfcGetServerNfcLibVersion`. Without a host it is refused (O).
+pub fn library_version(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
+    let host = call.moref("hostForAccess")?;
+    is_host(&site.world.lock().shape.host(), &host)?;
+    match site.personality.nfc_library {
+        Some(version) => Reply::of(version),
+        None => Err(Fault::not_supported()),
+    }
+}
+
+fn is_host(ours: &Moref, given: &Moref) -> Result<(), Fault> {
+    if ours.id == given.id && given.kind == "HostSystem" { Ok(()) } else { Err(Fault::no_object(given)) }
+}
+
+fn machine_of(site: &Site, call: &Call<'_>) -> Result<String, Fault> {
+    let vm = call.moref("vm")?;
+    let world = site.world.lock();
+    let found = world.machine(&vm.id).filter(|_| vm.kind == "VirtualMachine");
+    found.map(|machine| machine.id.clone()).ok_or_else(|| Fault::no_object(&vm))
+}
+
+/// `HostServiceTicket`. A bare host leaves its own name out (O); 9.0 has the certificate in place of its thumbprint (D).
+fn ticket(site: &Site, machine: String, right: Right) -> Outcome {
+    if site.knobs.now().maintenance {
+        // That there is no ticket then is documented; by which fault it is refused, inferred.
+        let text = "Unable to communicate with the remote host, since it is disconnected.";
+        return Err(Fault::new("HostNotConnected", text));
+    }
+    let id = site.tickets.for_nfc(Grant { machine, right }).map_err(|e| internal(&e))?;
+    let host = (!site.options.esxi).then(|| site.host_address());
+    let by_certificate = site.personality.ticket_certificate;
+    Reply::of(
+        Data::new("HostServiceTicket")
+            .maybe("host", host)
+            .with("port", i32::from(site.nfc_port()))
+            .maybe("sslThumbprint", (!by_certificate).then(|| site.identity.sha1.clone()))
+            .with("service", if site.options.esxi { "nfc" } else { "vpxa-nfc" })
+            .with("serviceVersion", "1.1")
+            .with("sessionId", id)
+            .maybe("sslCertificate", by_certificate.then(|| site.identity.pem.clone())),
+    )
+}

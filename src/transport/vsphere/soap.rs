@@ -1,0 +1,106 @@
+//! What is asked of a server, so that tests can be the server.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::logging::Log;
+use crate::net::nfc::ticket::Ticket;
+use crate::net::vim::Hardware;
+use crate::net::vim::Login;
+use crate::net::vim::MachineSpec;
+use crate::net::vim::Moref;
+use crate::net::vim::Server;
+use crate::net::vim::Session;
+use crate::net::vim::Times;
+
+/// A session with a server; what the calls do stands with [`Session`].
+pub trait Soap: Debug + Send + Sync {
+    /// False for a host that is talked to directly.
+    fn is_vcenter(&self) -> bool;
+    /// As [`Session::machine`].
+    fn machine(&self, spec: &MachineSpec) -> Result<Moref>;
+    /// As [`Session::hardware`].
+    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware>;
+    /// As [`Session::ticket_for_files`].
+    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket>;
+    /// As [`Session::ticket_for_disk`].
+    fn ticket_for_disk(&self, machine: &Moref, key: i32, host: Option<&Moref>, write: bool)
+    -> Result<Ticket>;
+    /// As [`Session::disable_relocation`].
+    fn disable_relocation(&self, machine: &Moref, identity: &str) -> Result<()>;
+    /// As [`Session::enable_relocation`].
+    fn enable_relocation(&self, machine: &Moref, identity: &str) -> Result<()>;
+    /// As [`Session::datastore_name`].
+    fn datastore_name(&self, datastore: &Moref) -> Result<String>;
+    /// As [`Session::first_class_disk`].
+    fn first_class_disk(&self, id: &str, datastore: &Moref, snapshot: Option<&str>) -> Result<String>;
+    /// As [`Session::idle_for`].
+    fn idle_for(&self) -> Duration;
+    /// As [`Session::keep_alive`].
+    fn keep_alive(&self) -> Result<()>;
+    /// As [`Session::close`].
+    fn close(&self) -> Result<()>;
+}
+
+/// Where sessions come from.
+pub trait Door: Debug + Send + Sync {
+    /// As [`Session::open`].
+    fn open(&self, server: &Server, login: &Login, times: Times, log: &Log) -> Result<Arc<dyn Soap>>;
+}
+
+/// Sessions over the network.
+#[derive(Debug)]
+pub struct Network;
+
+impl Door for Network {
+    fn open(&self, server: &Server, login: &Login, times: Times, log: &Log) -> Result<Arc<dyn Soap>> {
+        Ok(Arc::new(Session::open(server.clone(), login.clone(), times, log.clone())?))
+    }
+}
+
+impl Soap for Session {
+    fn is_vcenter(&self) -> bool {
+        self.about().is_vcenter()
+    }
+    fn machine(&self, spec: &MachineSpec) -> Result<Moref> {
+        Session::machine(self, spec)
+    }
+    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
+        Session::hardware(self, machine, snapshot)
+    }
+    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket> {
+        Session::ticket_for_files(self, machine)
+    }
+    fn ticket_for_disk(
+        &self,
+        machine: &Moref,
+        key: i32,
+        host: Option<&Moref>,
+        write: bool,
+    ) -> Result<Ticket> {
+        Session::ticket_for_disk(self, machine, key, host, write)
+    }
+    fn disable_relocation(&self, machine: &Moref, identity: &str) -> Result<()> {
+        Session::disable_relocation(self, machine, identity)
+    }
+    fn enable_relocation(&self, machine: &Moref, identity: &str) -> Result<()> {
+        Session::enable_relocation(self, machine, identity)
+    }
+    fn datastore_name(&self, datastore: &Moref) -> Result<String> {
+        Session::datastore_name(self, datastore)
+    }
+    fn first_class_disk(&self, id: &str, datastore: &Moref, snapshot: Option<&str>) -> Result<String> {
+        Session::first_class_disk(self, id, datastore, snapshot)
+    }
+    fn idle_for(&self) -> Duration {
+        Session::idle_for(self)
+    }
+    fn keep_alive(&self) -> Result<()> {
+        Session::keep_alive(self)
+    }
+    fn close(&self) -> Result<()> {
+        Session::close(self)
+    }
+}

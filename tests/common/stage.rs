@@ -1,0 +1,147 @@
+//! The simulator with machines on it, inside of the test's process, and the library as its client.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use vixDiskLib::sim::Sim;
+use vixDiskLib::sim::options::MachineOptions;
+use vixDiskLib::sim::options::Options;
+
+use super::model::stamps;
+use super::scratch;
+use super::vix::Connection;
+use super::vix::Disk;
+use super::vix::Kind;
+use super::vix::Server;
+use super::vix::Spec;
+use super::vix::Vix;
+use super::vix::code;
+use super::vix::flags;
+use super::vix::log_text;
+
+/// Sectors of the disks.
+pub const SECTORS: u64 = 16384;
+/// Who may log in.
+pub const USER: &str = "root";
+/// No line of any log may have this in it.
+pub const PASSWORD: &str = "password-canary-4711";
+
+/// A vCenter or host with the machine `vm`, whose first disk has a snapshot and whose second one has none.
+pub struct Stage {
+    /// The simulator.
+    pub sim: Sim,
+    /// Where the disks are.
+    pub folder: TempDir,
+}
+
+/// Content of a disk: version 1 in the parts that are not left out.
+fn fill(disk: &Disk<'_>, version: u64, parts: &[(u64, u64)]) {
+    for &(start, count) in parts {
+        disk.must_write(start, &stamps(start, count, version));
+    }
+}
+
+/// Where the base of the first disk holds data.
+pub const BASE: [(u64, u64); 3] = [(0, 1000), (4096, 2048), (16000, 384)];
+/// Where its snapshot's child does.
+pub const CHILD: [(u64, u64); 1] = [(512, 256)];
+
+impl Stage {
+    /// A vCenter.
+    pub fn vcenter() -> Stage {
+        Stage::start(Options::default())
+    }
+
+    /// A host without a vCenter.
+    pub fn host() -> Stage {
+        Stage::start(Options { esxi: true, ..Options::default() })
+    }
+
+    /// A simulator with these options, besides user and machine.
+    pub fn start(mut options: Options) -> Stage {
+        let folder = scratch::folder();
+        let (base, child, other) =
+            (folder.path().join("a.vmdk"), folder.path().join("a-1.vmdk"), folder.path().join("b.vmdk"));
+        let here = Vix::started().connect(false).expect("a local connection");
+        // From hardware version 7 on, disks have the long content id that hosts give theirs.
+        here.must_create(&base, Spec { hw_version: 10, ..Spec::new(Kind::Sparse, SECTORS) });
+        let disk = here.must_open(&base, flags::READ_WRITE);
+        fill(&disk, 1, &BASE);
+        assert_eq!(disk.create_child(&child, Kind::Sparse).0, code::OK, "{}", log_text());
+        assert_eq!(disk.close(), code::OK);
+        let disk = here.must_open(&child, flags::READ_WRITE);
+        fill(&disk, 2, &CHILD);
+        assert_eq!(disk.close(), code::OK);
+        here.must_create(&other, Spec::new(Kind::Flat, SECTORS));
+        USER.clone_into(&mut options.user);
+        options.set_password(PASSWORD.to_owned());
+        options.machines.push(MachineOptions {
+            name: "vm".to_owned(),
+            disks: vec![child, other],
+            powered_on: false,
+        });
+        let sim = Sim::start(options).unwrap_or_else(|e| panic!("the simulator: {e}"));
+        Stage { sim, folder }
+    }
+
+    /// The parameters that lead to its machine.
+    pub fn server(&self) -> Server {
+        let ready = self.sim.ready();
+        Server {
+            name: self.sim.address().to_string(),
+            thumbprint: Some(ready.thumbprint_sha1),
+            machine: Some(format!("moref={}", ready.vms[0].moref)),
+            login: Some((USER.to_owned(), PASSWORD.to_owned())),
+            ..Server::default()
+        }
+    }
+
+    /// The path of a disk of the machine.
+    pub fn disk(&self, number: usize) -> PathBuf {
+        PathBuf::from(&self.sim.ready().vms[0].disks[number].path)
+    }
+
+    /// The snapshot, and the path of the disk that it has.
+    pub fn snapshot(&self) -> (String, PathBuf) {
+        let ready = self.sim.ready();
+        let snapshot = &ready.vms[0].snapshots[0];
+        (snapshot.moref.clone(), PathBuf::from(&snapshot.disks[0].path))
+    }
+
+    /// A file of a disk.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// Connects, which sends nothing and so succeeds.
+#[track_caller]
+pub fn connect(server: &Server) -> Connection<'static> {
+    Vix::started().connect_to(server).unwrap_or_else(|e| panic!("ConnectEx = {e}\n{}", log_text()))
+}
+
+/// The code with which opening fails.
+#[track_caller]
+pub fn refused(server: &Server, path: &Path, how: u32) -> u64 {
+    match connect(server).open(path, how) {
+        Ok(_) => panic!("{} opens\n{}", path.display(), log_text()),
+        Err(code) => code,
+    }
+}
+
+/// All of a disk.
+pub fn content(disk: &Disk<'_>) -> Vec<u8> {
+    disk.must_read(0, SECTORS)
+}
+
+/// What the first disk holds, with or without what its child changed.
+pub fn expected(child: bool) -> Vec<u8> {
+    let mut all = vec![0; (SECTORS * 512) as usize];
+    let parts = BASE.iter().map(|part| (part, 1)).chain(CHILD.iter().filter(|_| child).map(|part| (part, 2)));
+    for (&(start, count), version) in parts {
+        let at = (start * 512) as usize;
+        all[at..at + (count * 512) as usize].copy_from_slice(&stamps(start, count, version));
+    }
+    all
+}

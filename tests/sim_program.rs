@@ -1,0 +1,112 @@
+//! The simulator as a program: how it starts, what it says, how it ends.
+#![allow(clippy::unwrap_used)] // a test may end where it stands
+
+mod common;
+
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use common::scratch;
+use common::tools;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn vixsim() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vixsim"));
+    command.env_remove("VIXSIM_PASSWORD").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Starts it and waits for its ready file.
+fn start(command: &mut Command, ready: &Path) -> (Child, String) {
+    let mut child = command.arg("--ready-file").arg(ready).spawn().unwrap();
+    let begun = Instant::now();
+    loop {
+        if let Ok(text) = std::fs::read_to_string(ready) {
+            return (child, text);
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was ready");
+        assert!(begun.elapsed() < LIMIT, "no ready file");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn port(ready: &str, name: &str) -> u16 {
+    let start = ready.find(&format!("\"{name}\":")).unwrap() + name.len() + 3;
+    ready[start..].split([',', '}']).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn it_accepts_when_it_says_so_and_ends_when_it_is_told() {
+    for signal in ["TERM", "INT"] {
+        let folder = scratch::folder();
+        let (mut child, ready) = start(&mut vixsim(), &folder.path().join("ready"));
+        assert!(
+            ready.starts_with("{\"url\":\"https://127.0.0.1:") && ready.ends_with("\"vms\":[]}\n"),
+            "{ready}"
+        );
+        for name in ["sdk_port", "nfc_port"] {
+            std::net::TcpStream::connect(("127.0.0.1", port(&ready, name))).unwrap();
+        }
+        assert_eq!(scratch::names(folder.path()), ["ready"]);
+        tools::check(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]));
+        let (status, late) = tools::wait_within(&mut child, LIMIT);
+        assert!(status.success() && !late, "{signal}: {status}");
+    }
+}
+
+#[test]
+fn the_end_of_its_input_can_be_its_end() {
+    let folder = scratch::folder();
+    let mut command = vixsim();
+    command.stdin(Stdio::piped()).arg("--until-stdin-closes");
+    let (mut child, _) = start(&mut command, &folder.path().join("ready"));
+    assert!(child.try_wait().unwrap().is_none());
+    drop(child.stdin.take());
+    let (status, late) = tools::wait_within(&mut child, LIMIT);
+    assert!(status.success() && !late, "{status}");
+}
+
+#[test]
+fn what_it_cannot_do_it_says() {
+    let folder = scratch::folder();
+    let missing = folder.path().join("missing.vmdk");
+    let odd: &[(&[&str], i32, &str)] = &[
+        (&["--nonsense"], 2, "no option --nonsense"),
+        (&["stray"], 2, "unexpected argument"),
+        (&["--listen", "here"], 2, "no address with a port"),
+        (&["--personality", "5.5"], 2, "no personality"),
+        (&["--vm", "x"], 2, "NAME=DISK"),
+        (&["--powered-on", "x"], 2, "no --vm has this name"),
+        (&["--cert", "x"], 2, "belong together"),
+        (&["--fault", "nfc.read"], 1, "the rule"),
+        (&["--datastore", "d=/nonexistent/x"], 1, "No such file"),
+        (&["--vm", &format!("m={}", missing.display())], 1, "missing.vmdk"),
+    ];
+    for (arguments, code, text) in odd {
+        let outcome = tools::run_within(vixsim().args(*arguments), LIMIT);
+        assert_eq!(outcome.status.code(), Some(*code), "{arguments:?}: {}", outcome.text());
+        assert!(outcome.text().contains(text), "{arguments:?}: {}", outcome.text());
+    }
+}
+
+#[test]
+fn its_help_names_every_option() {
+    let help = tools::check(vixsim().arg("--help")).out();
+    let source = include_str!("../src/bin/vixsim/arguments.rs");
+    let options: Vec<&str> = source
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix('"')?.split_once("\" =>"))
+        .map(|(name, _)| name)
+        .filter(|name| !matches!(*name, "real" | "once" | "twice" | "error" | "warning" | "info" | "debug"))
+        .collect();
+    assert!(options.len() > 20, "{options:?}");
+    for option in options {
+        assert!(help.contains(&format!("--{option}")), "--{option} is not in the help");
+    }
+    assert!(tools::check(vixsim().arg("--version")).out().starts_with("vixsim "));
+}
