@@ -192,7 +192,7 @@ pub unsafe extern "C" fn VixDiskLib_GetTransportMode(diskHandle: VixDiskLibHandl
 }
 
 fn mode_of(disk: &Arc<OpenDisk>) -> &'static CStr {
-    const MODES: [&CStr; 5] = [c"file", c"san", c"hotadd", c"nbdssl", c"nbd"];
+    const MODES: [&CStr; 6] = [c"file", c"san", c"hotadd", c"nbdssl", c"nbd", c"https"];
     let mode = disk.transport_mode().as_bytes();
     MODES.into_iter().find(|known| known.to_bytes() == mode).unwrap_or(c"")
 }

@@ -23,6 +23,7 @@ use crate::session::settings::tls_settings;
 use crate::session::settings::vim_times;
 use crate::transport::Remote;
 use crate::transport::vsphere::How;
+use crate::transport::vsphere::https_way::Caches;
 use crate::transport::vsphere::name::ServerName;
 use crate::transport::vsphere::sessions::Entrance;
 use crate::transport::vsphere::sessions::Lease;
@@ -69,11 +70,13 @@ impl VspherePlace {
         let Some(session) = session else {
             return Err(Error::new(ErrorKind::InvalidConnection, "the connection is closed"));
         };
+        let config = library.config();
         let how = How {
             modes,
             write: !flags.contains(OpenFlags::READ_ONLY),
             nfc_port: self.nfc_port,
-            settings: nfc_settings(&library.config(), flags),
+            settings: nfc_settings(&config, flags),
+            caches: Caches { tables: config.grain_table_cache(), grains: config.inflated_grain_cache() },
         };
         library.vsphere().open(&session, &self.subject, path, &how)
     }

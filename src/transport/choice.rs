@@ -36,8 +36,8 @@ pub fn open<W: Way + ?Sized>(list: Option<&str>, ways: &[&W], target: &str, log:
     first(&wanted, target, log).map(|(_, opened)| opened)
 }
 
-/// The modes of a list that lead to the target, each once, in its order; without a list all that are possible, as they
-/// stand. With a `stand_in`, that one is taken where the list names a single advanced mode, which is what guides promise.
+/// The modes of a list that lead to the target, each once, in its order; without a list all that are possible and need not
+/// be named, as they stand. With a `stand_in`, that one is taken where the list names a single advanced mode, which is what guides promise.
 /// `NotSupported` where nothing is left.
 pub fn order(
     list: Option<&str>,
@@ -50,7 +50,10 @@ pub fn order(
     let names: Vec<&str> =
         list.split(':').map(str::trim).filter(|name| !name.is_empty()).take(MOST_NAMES).collect();
     if names.is_empty() {
-        return Ok(possible.to_vec());
+        return match possible.iter().copied().filter(|mode| !mode.must_be_named()).collect::<Vec<_>>() {
+            found if found.is_empty() => Err(leads_nowhere(list, possible, target)),
+            found => Ok(found),
+        };
     }
     let mut found: Vec<Mode> = Vec::new();
     for name in &names {
@@ -72,13 +75,14 @@ pub fn order(
     }
     match found.is_empty() {
         false => Ok(found),
-        true => {
-            let possible: Vec<_> = possible.iter().map(|mode| mode.name()).collect();
-            let possible = possible.join(":");
-            let text = format!("no transport of the list {list:?} leads to {target}, only {possible}");
-            Err(Error::new(ErrorKind::NotSupported, text))
-        }
+        true => Err(leads_nowhere(list, possible, target)),
     }
+}
+
+fn leads_nowhere(list: &str, possible: &[Mode], target: &str) -> Error {
+    let possible: Vec<_> = possible.iter().map(|mode| mode.name()).collect();
+    let text = format!("no transport of the list {list:?} leads to {target}, only {}", possible.join(":"));
+    Error::new(ErrorKind::NotSupported, text)
 }
 
 /// Opens by the first of these ways that works, and says which. The fault of one that the next need not have is a line in
@@ -91,7 +95,7 @@ where
     for (i, way) in ways.iter().enumerate() {
         match way.open() {
             Ok(opened) => return Ok((i, opened)),
-            Err(e) if i + 1 < ways.len() && is_about_the_way(e.kind()) => {
+            Err(e) if ways.get(i + 1).is_some_and(|next| need_not_fail(e.kind(), next.mode())) => {
                 log.info(|| format!("{target} is not reached by {}: {e}", way.mode().name()));
             }
             Err(e) => return Err(e),
@@ -102,9 +106,20 @@ where
 
 /// True for faults that the next way to the same disk need not have. A peer that cannot be trusted is not asked again with
 /// less caution, and one that cannot be found is not there by another name either.
-fn is_about_the_way(kind: ErrorKind) -> bool {
-    // A server's policy may be about the way, too: nbdkit answers so when it has no TLS.
-    matches!(kind, ErrorKind::Protocol | ErrorKind::NotSupported | ErrorKind::AccessDenied)
+fn need_not_fail(kind: ErrorKind, next: Mode) -> bool {
+    match kind {
+        // A server's policy may be about the way, too: nbdkit answers so when it has no TLS. And a host shares what it locks
+        // against others.
+        ErrorKind::Protocol | ErrorKind::NotSupported | ErrorKind::AccessDenied | ErrorKind::Locked => true,
+        // Another port, and of a vCenter another machine, which has been talked to already.
+        ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionLost
+        | ErrorKind::ServerNotFound
+        | ErrorKind::TimedOut
+        | ErrorKind::HostUnavailable
+        | ErrorKind::Busy => next == Mode::Https,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

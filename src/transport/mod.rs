@@ -3,6 +3,8 @@
 //! ```text
 //!   local        files of this machine                          file
 //!   nbd_server   an export of an NBD server ─▶ net::nbd         nbd, with TLS nbdssl
+//!   vsphere      a disk of a machine ─▶ net::nfc                nbdssl, nbd
+//!   https        its files on a datastore ─▶ net::http          https, for those who ask for it
 //!   blocks       what a server holds, as a storage
 //!   readahead    before any of them that has latency
 //!   choice       the caller's list, left to right ─▶ the first way that works
@@ -15,6 +17,7 @@ mod allocation;
 pub mod blocks;
 pub mod choice;
 pub mod homes;
+pub mod https;
 pub mod limits;
 pub mod local;
 mod nbd_dial;
@@ -23,13 +26,18 @@ mod readahead;
 pub mod vsphere;
 
 use std::fmt::Debug;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::error::Result;
 use crate::format::geometry::Geometry;
+use crate::storage::Identity;
 
-/// The transports of this build in the order of preference, colon separated as the interface wants them.
+/// The transports of this build in the order of preference, colon separated as the interface wants them, but for those that
+/// have to be asked for.
 pub const MODES: &str = "file:nbdssl:nbd";
 
 /// A way to reach a disk, as callers name it.
@@ -42,11 +50,18 @@ pub enum Mode {
     NbdSsl,
     /// Network block device in plain text.
     Nbd,
+    /// Files of a datastore over HTTPS. Used where a caller asks for it by name, and named nowhere else.
+    Https,
 }
 
 impl Mode {
     /// Every mode of this build, in the order of preference.
-    pub const ALL: [Mode; 3] = [Mode::File, Mode::NbdSsl, Mode::Nbd];
+    pub const ALL: [Mode; 4] = [Mode::File, Mode::NbdSsl, Mode::Nbd, Mode::Https];
+
+    /// True for a mode that is only used by those who name it.
+    pub fn must_be_named(self) -> bool {
+        self == Mode::Https
+    }
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -54,6 +69,7 @@ impl Mode {
             Mode::File => "file",
             Mode::NbdSsl => "nbdssl",
             Mode::Nbd => "nbd",
+            Mode::Https => "https",
         }
     }
 }
@@ -107,12 +123,21 @@ pub struct Chain {
     pub parent: Option<String>,
 }
 
+/// A disk that a server holds is told apart by its path: no two links of a chain have the same.
+fn identity_of(path: &str) -> Identity {
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    Identity(u64::MAX - 1, hasher.finish())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_list_of_modes_is_that_of_their_names() {
-        assert_eq!(Mode::ALL.map(Mode::name).join(":"), MODES);
+        let listed: Vec<_> =
+            Mode::ALL.into_iter().filter(|mode| !mode.must_be_named()).map(Mode::name).collect();
+        assert_eq!(listed.join(":"), MODES);
     }
 }

@@ -56,7 +56,7 @@ impl Framing {
 }
 
 /// Digits and nothing else.
-fn number(digits: &[u8], radix: u32) -> Option<u64> {
+pub(super) fn number(digits: &[u8], radix: u32) -> Option<u64> {
     let all = digits.iter().all(|b| char::from(*b).is_digit(radix));
     std::str::from_utf8(digits).ok().filter(|_| all).and_then(|text| u64::from_str_radix(text, radix).ok())
 }

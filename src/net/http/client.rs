@@ -1,6 +1,7 @@
 //! Exchanges with one server, over connections that are kept.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -98,6 +99,15 @@ pub struct Client {
     connect: Duration,
     /// Connections without an exchange, the one used last at the end. Held for moments only.
     idle: Mutex<Vec<Connection>>,
+    busy: Mutex<Busy>,
+}
+
+/// Exchanges under way. The lock is held for moments only.
+#[derive(Debug, Default)]
+struct Busy {
+    streams: Vec<Arc<dyn Stream>>,
+    /// There are to be no more.
+    over: bool,
 }
 
 /// More connections than that are not kept.
@@ -109,7 +119,7 @@ const LONGEST_IDLE: Duration = Duration::from_secs(45);
 impl Client {
     /// Nothing is connected before the first exchange; `connect` is for each connection.
     pub fn new(dial: Box<dyn Dial>, connect: Duration) -> Self {
-        Self { dial, connect, idle: Mutex::default() }
+        Self { dial, connect, idle: Mutex::default(), busy: Mutex::default() }
     }
 
     /// What the server is called.
@@ -123,6 +133,7 @@ impl Client {
     /// once more, on a new connection: it has to be one that does no harm when the server gets it twice.
     pub fn exchange(&self, request: &Request<'_>, mut target: Target<'_>, until: Instant) -> Result<Answer> {
         let doing = || format!("{request:?} of {}", self.dial.host());
+        self.check_open()?;
         if let Some(mut kept) = self.kept() {
             match self.on(&mut kept, request, &mut target, until) {
                 Err(failed) if failed.unanswered => self.close(), // the others are no better
@@ -142,7 +153,16 @@ impl Client {
         target: &mut Target<'_>,
         until: Instant,
     ) -> Result<Exchanged, Failed> {
-        connection.exchange(request, &self.dial.host(), target, until)
+        let _under_way = UnderWay::begin(&self.busy, connection.stream())?;
+        let done = connection.exchange(request, &self.dial.host(), target, until);
+        done.map_err(|failed| match self.check_open() {
+            Err(ended) => ended.into(),
+            Ok(()) => failed,
+        })
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.busy.lock().over { Err(ended()) } else { Ok(()) }
     }
 
     /// Keeps the connection if it can be used again.
@@ -150,7 +170,7 @@ impl Client {
         let exchanged = done?;
         if exchanged.keeps {
             let mut idle = self.idle.lock();
-            if idle.len() < MOST_IDLE {
+            if idle.len() < MOST_IDLE && !self.busy.lock().over {
                 idle.push(connection);
             }
         }
@@ -174,6 +194,46 @@ impl Client {
             connection.shutdown();
         }
     }
+
+    /// Ends the exchanges that are under way, and lets none begin any more: they are `Cancelled`. Who is connecting at that
+    /// moment notices it afterwards.
+    pub fn end(&self) {
+        let streams = {
+            let mut busy = self.busy.lock();
+            busy.over = true;
+            std::mem::take(&mut busy.streams)
+        };
+        streams.iter().for_each(|stream| stream.shutdown());
+        self.close();
+    }
+}
+
+/// An exchange under way, as long as it lives.
+struct UnderWay<'a> {
+    busy: &'a Mutex<Busy>,
+    stream: Arc<dyn Stream>,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(busy: &'a Mutex<Busy>, stream: &Arc<dyn Stream>) -> Result<Self> {
+        let mut list = busy.lock();
+        if list.over {
+            return Err(ended());
+        }
+        list.streams.push(Arc::clone(stream));
+        drop(list);
+        Ok(Self { busy, stream: Arc::clone(stream) })
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.busy.lock().streams.retain(|other| !Arc::ptr_eq(other, &self.stream));
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Cancelled, "the connections to the server are being closed")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 use std::time::Instant;
 
 use zeroize::Zeroizing;
@@ -24,7 +25,7 @@ use crate::net::stream::Stream;
 
 /// A connection between exchanges.
 pub struct Connection {
-    stream: Box<dyn Stream>,
+    stream: Arc<dyn Stream>,
     /// What was received and is not used: from `begin` to `end`.
     inbox: Zeroizing<Vec<u8>>,
     begin: usize,
@@ -57,6 +58,12 @@ pub struct Failed {
     pub unanswered: bool,
 }
 
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, unanswered: false }
+    }
+}
+
 /// How the answer ended.
 pub struct Exchanged {
     /// The answer.
@@ -69,13 +76,18 @@ impl Connection {
     /// Starts on a connected stream.
     pub fn new(stream: Box<dyn Stream>) -> Self {
         let inbox = Zeroizing::new(vec![0; LONGEST_HEAD]);
-        Self { stream, inbox, begin: 0, end: 0, idle_since: Instant::now() }
+        Self { stream: Arc::from(stream), inbox, begin: 0, end: 0, idle_since: Instant::now() }
     }
 
     /// True when nothing speaks against another exchange: no bytes that nobody asked for, and no end of the stream.
     pub fn is_usable(&self) -> bool {
         let ready = self.stream.wait(Ready { recv: true, send: false }, Instant::now());
         self.begin == self.end && matches!(ready, Ok(ready) if !ready.recv)
+    }
+
+    /// What it runs over, for somebody who may want to end it in the middle of an exchange.
+    pub fn stream(&self) -> &Arc<dyn Stream> {
+        &self.stream
     }
 
     /// Ends it.

@@ -6,6 +6,7 @@
 //!   connection    one exchange at a time, all of it until one moment
 //!    ├─ message   heads: bytes out, bytes in
 //!    └─ body      where a body ends, and where its bytes go
+//!   range         parts of what a server has
 //!   hidden        what a server may repeat and nobody may read in an error or a log
 //! ```
 //!
@@ -18,6 +19,7 @@ mod connection;
 pub mod hidden;
 mod message;
 pub mod percent;
+pub mod range;
 mod wiped;
 
 pub use crate::net::http::body::Target;
@@ -29,4 +31,5 @@ pub use crate::net::http::hidden::Hidden;
 pub use crate::net::http::message::Head;
 pub use crate::net::http::message::Method;
 pub use crate::net::http::message::Request;
+pub use crate::net::http::range::ContentRange;
 pub use crate::net::http::wiped::Wiped;

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::net::tls::TlsSettings;
 pub use crate::net::vim::about::About;
+pub use crate::net::vim::cookie::header as cookie_header;
 pub use crate::net::vim::hardware::Adapter;
 pub use crate::net::vim::hardware::Backing;
 pub use crate::net::vim::hardware::Hardware;

@@ -276,6 +276,28 @@ impl Session {
         self.state.lock().cookie.clone().unwrap_or_default()
     }
 
+    /// What follows from the server not taking `stale`, the session's cookie, elsewhere: the cookie of a session that is
+    /// good, logged in again if need be. `None`: the server still knows the session of `stale`.
+    pub fn renew(&self, stale: &Secret) -> Result<Option<Secret>> {
+        let is_stale = |cookie: &Secret| cookie.expose() == stale.expose();
+        let logins = self.state.lock().logins;
+        if is_stale(&self.cookie()) && !self.is_of_a_session()? {
+            match self.log_in_again(logins, after(self.times.request)) {
+                Some(done) => done?,
+                None => {
+                    let what = "the server knows the session of the cookie that was given no more";
+                    return Err(Error::new(ErrorKind::SessionInvalid, what));
+                }
+            }
+        }
+        Ok(Some(self.cookie()).filter(|cookie| !is_stale(cookie)))
+    }
+
+    /// What must not be repeated of what the server says.
+    pub fn hidden(&self) -> &Hidden {
+        &self.wire.hidden
+    }
+
     /// How long the server has not heard of this session.
     pub fn idle_for(&self) -> Duration {
         self.state.lock().last_heard.elapsed()

@@ -16,6 +16,7 @@ use crate::format::geometry::Geometry;
 use crate::logging::Level;
 use crate::logging::Log;
 use crate::logging::Sink;
+use crate::net::http::Hidden;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::tls::TlsSettings;
 use crate::net::vim::Adapter;
@@ -231,6 +232,20 @@ impl Soap for FakeSoap {
         self.0.note(format!("fcd {id} {datastore} {snapshot:?}"));
         self.0.fault("fcd").map(|()| format!("[ds] fcd/{id}.vmdk"))
     }
+    fn datacenter_path(&self, inside: &Moref) -> Result<String> {
+        self.0.note(format!("datacenter {inside}"));
+        self.0.fault("datacenter").map(|()| "Nord/DC".to_owned())
+    }
+    fn cookie(&self) -> Secret {
+        Secret::from("cookie-canary".to_owned())
+    }
+    fn renew(&self, _stale: &Secret) -> Result<Option<Secret>> {
+        self.0.note("renew".to_owned());
+        self.0.fault("renew").map(|()| None)
+    }
+    fn hidden(&self) -> Hidden {
+        Hidden::default()
+    }
     fn idle_for(&self) -> Duration {
         Duration::from_secs(3600)
     }
@@ -293,6 +308,7 @@ impl Hosts for FakeHosts {
             database: [("adapterType", "ide"), ("longContentID", "bd746094172e7bea0b3805d81234abcd")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .to_vec(),
+            chain: None,
         })
     }
 }

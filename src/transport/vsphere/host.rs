@@ -9,6 +9,7 @@ use crate::net::nfc::Compression;
 use crate::net::nfc::client::Buffers;
 use crate::net::nfc::client::Options;
 use crate::net::tls::TlsSettings;
+use crate::transport::Chain;
 use crate::transport::homes::Home;
 use crate::transport::vsphere::tickets::DiskTickets;
 
@@ -59,6 +60,8 @@ pub struct Served {
     pub geometry: Option<Geometry>,
     /// The pairs of its database that were asked for and exist.
     pub database: Vec<(String, String)>,
+    /// The chain below it, where that was seen.
+    pub chain: Option<Chain>,
 }
 
 /// Where disks are opened.

@@ -6,6 +6,7 @@
 //!                             ▼
 //!                           way       nbdssl, nbd ─▶ host ─▶ net::nfc      (limits: how many at once)
 //!                             │ tickets    a fresh one per connection
+//!                           https_way  https ─▶ transport::https           (only for those who name it)
 //!                             ▼
 //!                           homes ─▶ BlockStorage ─▶ ReadAhead ─▶ Disk
 //! ```
@@ -13,6 +14,7 @@
 #[cfg(test)]
 pub(crate) mod fakes;
 pub mod host;
+pub mod https_way;
 pub mod name;
 mod nfc_dial;
 pub mod path;
@@ -34,7 +36,6 @@ use crate::format::geometry::Geometry;
 use crate::format::raw;
 use crate::logging::Log;
 use crate::net::vim::Moref;
-use crate::storage::Identity;
 use crate::transport::Chain;
 use crate::transport::Facts;
 use crate::transport::Line;
@@ -44,12 +45,16 @@ use crate::transport::blocks::BlockStorage;
 use crate::transport::choice;
 use crate::transport::homes::Homes;
 use crate::transport::homes::Route;
+use crate::transport::https::Spellings;
+use crate::transport::identity_of;
 use crate::transport::limits::Limits;
 use crate::transport::readahead::ReadAhead;
 use crate::transport::vsphere::host::Errand;
 use crate::transport::vsphere::host::Hosts;
 use crate::transport::vsphere::host::NfcSettings;
 use crate::transport::vsphere::host::Served;
+use crate::transport::vsphere::https_way::Caches;
+use crate::transport::vsphere::https_way::HttpsWay;
 use crate::transport::vsphere::nfc_dial::NfcHosts;
 use crate::transport::vsphere::sessions::Sessions;
 use crate::transport::vsphere::sessions::Shared;
@@ -61,6 +66,7 @@ use crate::transport::vsphere::target::chain_of;
 use crate::transport::vsphere::target::no_machine;
 use crate::transport::vsphere::tickets::DiskTickets;
 use crate::transport::vsphere::tickets::key_of;
+use crate::transport::vsphere::way::DiskWay;
 use crate::transport::vsphere::way::NfcWay;
 use crate::units::SECTOR;
 use crate::units::Sectors;
@@ -71,6 +77,7 @@ pub struct Vsphere {
     sessions: Sessions,
     hosts: Arc<dyn Hosts>,
     limits: Arc<Limits>,
+    spellings: Arc<Spellings>,
     log: Log,
 }
 
@@ -85,10 +92,14 @@ pub struct How {
     pub nfc_port: Option<u16>,
     /// Of the connection to the host.
     pub settings: NfcSettings,
+    /// Memory for a disk that is put together here.
+    pub caches: Caches,
 }
 
 /// Ways in the order of preference.
-const WAYS: [Mode; 2] = [Mode::NbdSsl, Mode::Nbd];
+const WAYS: [Mode; 3] = [Mode::NbdSsl, Mode::Nbd, Mode::Https];
+/// Those to a disk of no machine: no host can be asked for one.
+const WAYS_WITHOUT_A_MACHINE: [Mode; 1] = [Mode::Https];
 
 impl Vsphere {
     /// Servers and hosts are on the network.
@@ -99,7 +110,7 @@ impl Vsphere {
     /// Servers are found behind this door, disks with these hosts.
     pub fn new(door: Arc<dyn Door>, hosts: Arc<dyn Hosts>, log: Log) -> Vsphere {
         let (sessions, limits) = (Sessions::new(door, log.clone()), Limits::new(log.clone()));
-        Vsphere { sessions, hosts, limits, log }
+        Vsphere { sessions, hosts, limits, spellings: Arc::default(), log }
     }
 
     /// The sessions.
@@ -118,13 +129,10 @@ impl Vsphere {
         let soap = session.soap()?;
         let target = Arc::new(subject.find(&*soap, path, how.write, &self.log)?);
         drop(soap);
-        let order = choice::order(how.modes.as_deref(), &WAYS, Some(Mode::NbdSsl), &target.path, &self.log)?;
-        let Some(machine) = &target.machine else { return Err(no_machine(&target.path)) };
-        let ways: Vec<Arc<NfcWay>> =
-            order.into_iter().map(|mode| Arc::new(self.way(session, &target, machine, mode, how))).collect();
-        let (at, home) = choice::first(&ways, &target.path, &self.log)
-            .map_err(|e| self.explain(e, session, machine, &target))?;
-        let said = ways.get(at).and_then(|way| way.said.lock().take());
+        let ways = self.ways(session, subject, &target, how)?;
+        let (at, home) =
+            choice::first(&ways, &target.path, &self.log).map_err(|e| self.explain(e, session, &target))?;
+        let said = ways.get(at).and_then(|way| way.said());
         let Some(served) = said else {
             home.line.cut();
             return Err(Error::new(ErrorKind::Internal, "a way opened a disk and said nothing of it"));
@@ -136,9 +144,9 @@ impl Vsphere {
             homes: homes.clone(),
             geometry: served.geometry,
             session: Arc::clone(session),
-            machine: machine.clone(),
+            machine: target.machine.clone(),
             path: target.path.clone(),
-            chain: target.chain.clone().map_or_else(OnceLock::new, OnceLock::from),
+            chain: served.chain.clone().or(target.chain.clone()).map_or_else(OnceLock::new, OnceLock::from),
             log: self.log.clone(),
         };
         let disk = self.disk(&homes, &served, &target.path, how.write).inspect_err(|_| homes.cut())?;
@@ -152,11 +160,9 @@ impl Vsphere {
     }
 
     /// Hosts answer alike when a disk is not there and when it may not be opened; the server knows better.
-    fn explain(&self, error: Error, session: &Arc<Shared>, machine: &Moref, target: &Target) -> Error {
+    fn explain(&self, error: Error, session: &Arc<Shared>, target: &Target) -> Error {
         let unclear = matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly);
-        if !unclear || target.chain.is_some() {
-            return error;
-        }
+        let (true, None, Some(machine)) = (unclear, &target.chain, &target.machine) else { return error };
         let hardware = session.soap().and_then(|soap| soap.hardware(machine, None));
         match hardware.map(|hardware| key_of(&hardware, &target.path)) {
             Ok(Err(missing)) => error.with_kind(ErrorKind::NotFound).context(missing.to_string()),
@@ -168,7 +174,50 @@ impl Vsphere {
         }
     }
 
-    fn way(&self, session: &Arc<Shared>, target: &Target, machine: &Moref, mode: Mode, how: &How) -> NfcWay {
+    /// The ways to a disk that the caller wants, in his order.
+    fn ways(
+        &self,
+        session: &Arc<Shared>,
+        subject: &Subject,
+        target: &Target,
+        how: &How,
+    ) -> Result<Vec<Arc<dyn DiskWay>>> {
+        let order = |possible: &[Mode], stand_in| {
+            choice::order(how.modes.as_deref(), possible, stand_in, &target.path, &self.log)
+        };
+        let https = || Arc::new(self.https_way(session, subject, target, how)) as Arc<dyn DiskWay>;
+        let Some(machine) = &target.machine else {
+            let order = order(&WAYS_WITHOUT_A_MACHINE, None).map_err(|_| no_machine(&target.path))?;
+            return Ok(order.into_iter().map(|_| https()).collect());
+        };
+        let way = |mode| match mode {
+            Mode::Https => https(),
+            mode => Arc::new(self.nfc_way(session, target, machine, mode, how)),
+        };
+        Ok(order(&WAYS, Some(Mode::NbdSsl))?.into_iter().map(way).collect())
+    }
+
+    fn https_way(&self, session: &Arc<Shared>, subject: &Subject, target: &Target, how: &How) -> HttpsWay {
+        HttpsWay {
+            session: Arc::clone(session),
+            path: target.path.clone(),
+            inside: target.machine.clone().or_else(|| subject.datastore()),
+            write: how.write,
+            caches: how.caches,
+            spellings: Arc::clone(&self.spellings),
+            log: self.log.clone(),
+            said: Mutex::new(None),
+        }
+    }
+
+    fn nfc_way(
+        &self,
+        session: &Arc<Shared>,
+        target: &Target,
+        machine: &Moref,
+        mode: Mode,
+        how: &How,
+    ) -> NfcWay {
         let (path, right) = (target.path.clone(), target.right.clone());
         let limits = Arc::clone(&self.limits);
         let tickets = DiskTickets::new(Arc::clone(session), machine.clone(), path.clone(), right, limits);
@@ -192,7 +241,7 @@ impl Vsphere {
         let blocks = BlockStorage::new(Arc::new(homes.clone()), path.to_owned(), write, self.log.clone())?;
         let size = homes.size_in_sectors();
         let described = raw::describe_served(Sectors(size), &served.database)?;
-        Disk::described(Arc::new(ReadAhead::new(Arc::new(blocks))), write, identity(path), described)
+        Disk::described(Arc::new(ReadAhead::new(Arc::new(blocks))), write, identity_of(path), described)
     }
 }
 
@@ -203,21 +252,14 @@ impl Homes {
     }
 }
 
-/// Disks are told apart by their paths: no two links of a chain have the same.
-fn identity(path: &str) -> Identity {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    Identity(u64::MAX - 1, hasher.finish())
-}
-
 /// What is known of a disk of a host.
 #[derive(Debug)]
 struct ServedFacts {
     homes: Homes,
     geometry: Option<Geometry>,
     session: Arc<Shared>,
-    machine: Moref,
+    /// Whom to ask for the chain.
+    machine: Option<Moref>,
     path: String,
     /// Asked for when it is needed first.
     chain: OnceLock<Chain>,
@@ -234,9 +276,9 @@ impl Facts for ServedFacts {
         if let Some(known) = self.chain.get() {
             return known.clone();
         }
-        let hardware = self.session.soap().and_then(|soap| soap.hardware(&self.machine, None));
-        let chain = hardware.map(|hardware| chain_of(&hardware, &self.path));
-        let chain = chain.ok().flatten().unwrap_or_else(|| {
+        let ask = |machine| self.session.soap()?.hardware(machine, None);
+        let hardware = self.machine.as_ref().and_then(|machine| ask(machine).ok());
+        let chain = hardware.and_then(|hardware| chain_of(&hardware, &self.path)).unwrap_or_else(|| {
             self.log.info(|| format!("{}: the server does not tell its chain", self.path));
             Chain { links: 1, parent: None }
         });

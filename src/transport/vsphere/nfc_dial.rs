@@ -68,6 +68,7 @@ impl Hosts for NfcHosts {
             url: opened.url.clone(),
             geometry: (cylinders > 0 && heads > 0 && sectors > 0).then_some(geometry),
             database: opened.keys.clone(),
+            chain: None,
             home: Home {
                 blocks: client.clone(),
                 line: Arc::new(NfcLine {

@@ -201,7 +201,18 @@ impl Shared {
         &self.entrance.server.host
     }
 
-    fn name(&self) -> String {
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.entrance.server
+    }
+
+    /// How long things may take.
+    pub fn times(&self) -> Times {
+        self.entrance.times
+    }
+
+    /// The server's name and port, for messages.
+    pub fn name(&self) -> String {
         format!("{}:{}", self.entrance.server.host, self.entrance.server.port)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::logging::Log;
+use crate::net::http::Hidden;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::vim::Hardware;
 use crate::net::vim::Login;
@@ -14,6 +15,7 @@ use crate::net::vim::Moref;
 use crate::net::vim::Server;
 use crate::net::vim::Session;
 use crate::net::vim::Times;
+use crate::secret::Secret;
 
 /// A session with a server; what the calls do stands with [`Session`].
 pub trait Soap: Debug + Send + Sync {
@@ -36,6 +38,14 @@ pub trait Soap: Debug + Send + Sync {
     fn datastore_name(&self, datastore: &Moref) -> Result<String>;
     /// As [`Session::first_class_disk`].
     fn first_class_disk(&self, id: &str, datastore: &Moref, snapshot: Option<&str>) -> Result<String>;
+    /// As [`Session::datacenter_path`].
+    fn datacenter_path(&self, inside: &Moref) -> Result<String>;
+    /// As [`Session::cookie`].
+    fn cookie(&self) -> Secret;
+    /// As [`Session::renew`].
+    fn renew(&self, stale: &Secret) -> Result<Option<Secret>>;
+    /// As [`Session::hidden`].
+    fn hidden(&self) -> Hidden;
     /// As [`Session::idle_for`].
     fn idle_for(&self) -> Duration;
     /// As [`Session::keep_alive`].
@@ -93,6 +103,18 @@ impl Soap for Session {
     }
     fn first_class_disk(&self, id: &str, datastore: &Moref, snapshot: Option<&str>) -> Result<String> {
         Session::first_class_disk(self, id, datastore, snapshot)
+    }
+    fn datacenter_path(&self, inside: &Moref) -> Result<String> {
+        Session::datacenter_path(self, inside)
+    }
+    fn cookie(&self) -> Secret {
+        Session::cookie(self)
+    }
+    fn renew(&self, stale: &Secret) -> Result<Option<Secret>> {
+        Session::renew(self, stale)
+    }
+    fn hidden(&self) -> Hidden {
+        Session::hidden(self).clone()
     }
     fn idle_for(&self) -> Duration {
         Session::idle_for(self)

@@ -72,6 +72,16 @@ impl Subject {
         soap.machine(&spec).context(|| format!("looking for the machine {text:?}"))
     }
 
+    /// The datastore that is named by its reference.
+    pub fn datastore(&self) -> Option<Moref> {
+        match &self.disks {
+            Disks::OfMachine => None,
+            Disks::FirstClass { datastore, .. } | Disks::OfFolder { datastore, .. } => {
+                Some(Moref::new("Datastore", datastore))
+            }
+        }
+    }
+
     /// Finds the disk that is meant by a path.
     pub fn find(&self, soap: &dyn Soap, given: &Path, write: bool, log: &Log) -> Result<Target> {
         let path = self.path(soap, given)?;
@@ -145,7 +155,7 @@ impl Subject {
 pub fn no_machine(path: &str) -> Error {
     let text = format!(
         "{path} is named without a machine, and how a host is asked for a disk of no machine is not known publicly: name \
-         the machine that it is attached to in vmxSpec"
+         the machine that it is attached to in vmxSpec, or read it with https among the transports"
     );
     Error::new(ErrorKind::NotSupported, text)
 }

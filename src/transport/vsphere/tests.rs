@@ -40,7 +40,8 @@ fn how(modes: Option<&str>, write: bool) -> How {
         any_second_certificate: false,
         tls: TlsSettings::default(),
     };
-    How { modes: modes.map(str::to_owned), write, nfc_port: None, settings }
+    let caches = Caches { tables: 1 << 20, grains: 1 << 20 };
+    How { modes: modes.map(str::to_owned), write, nfc_port: None, settings, caches }
 }
 
 impl Scene {

@@ -10,11 +10,18 @@ use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::choice::Way;
 use crate::transport::homes::Home;
+use crate::transport::homes::Route;
 use crate::transport::limits::Limits;
 use crate::transport::vsphere::host::Errand;
 use crate::transport::vsphere::host::Hosts;
 use crate::transport::vsphere::host::Served;
 use crate::transport::vsphere::tickets::DiskTickets;
+
+/// A way that tells what it found.
+pub trait DiskWay: Route {
+    /// What was found when the disk was opened last, once.
+    fn said(&self) -> Option<Served>;
+}
 
 /// A disk over NFC, encrypted or not.
 #[derive(Debug)]
@@ -55,6 +62,12 @@ impl Way for NfcWay {
         let home = Home { line, ..served.home.clone() };
         *self.said.lock() = Some(served);
         Ok(home)
+    }
+}
+
+impl DiskWay for NfcWay {
+    fn said(&self) -> Option<Served> {
+        self.said.lock().take()
     }
 }
 
