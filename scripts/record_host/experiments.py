@@ -120,7 +120,7 @@ def handshake(lab):
     """Ends before a disk is opened."""
     def shake(**how):
         with lab.connected() as session:
-            return session.handshake(**how)
+            return dict(attempt(session.handshake, **how), answered=session.answered)
     return {"offer 11": attempt(shake, version=11), "offer 12": attempt(shake, version=12), "offer 2": attempt(shake, version=2),
             "without message 43": attempt(shake, first=False)}
 
@@ -129,7 +129,7 @@ def handshake(lab):
 def records(lab):
     """The first three together."""
     with lab.connected() as session:
-        return session.handshake(first=lab.first, together=True)
+        return dict(attempt(session.handshake, first=lab.first, together=True), answered=session.answered)
 
 
 # ---- With the disk -----------------------------------------------------------------------------------------------------
