@@ -1,7 +1,7 @@
 # What a user or packager runs; a contributor may as well call cargo (see CONTRIBUTING.md).
 #
 #   make            builds the library                      target/release/libvixDiskLib.so
-#   make demo       backs up a disk with a C program built against the library
+#   make demo       backs up a disk and a simulated virtual machine with a C program built against the library
 #   make test       everything: lint, tests, real client programs
 #   make dist       the tree that clients expect            dist/vmware-vix-disklib-distrib, and a .tar.gz of it
 #   make install    the same tree at PREFIX, /usr/local by default; DESTDIR is put in front
@@ -37,7 +37,7 @@ REMAP := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),
 
 .DEFAULT_GOAL := all
 .NOTPARALLEL:
-.PHONY: all dist tree install demo test lint setup clean
+.PHONY: all dist tree install programs demo test lint setup clean
 
 all: $(LIBRARY) $(MNTAPI) $(NOTICES)
 
@@ -73,15 +73,19 @@ tree:
 	rm -rf $(TREE)
 	$(MAKE) --no-print-directory install DESTDIR= PREFIX=$(abspath $(TREE)) DOCDIR=$(abspath $(TREE))/doc
 	install -d $(TREE)/examples
-	install -m 644 examples/Makefile examples/backup.c examples/inspect.cpp $(TREE)/examples
-	install -m 755 examples/vixdisklib.py $(TREE)/examples
+	install -m 644 $(addprefix examples/,Makefile backup.c blocks.h say.h sha256.h inspect.cpp) $(TREE)/examples
+	install -m 755 examples/vixdisklib.py examples/changed_areas.py $(TREE)/examples
 
 dist: tree
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) \
 	    -C $(DIST) -cf - $(notdir $(TREE)) | gzip -9n > $(TARBALL)
 	@echo "$(TREE) and $(TARBALL) are ready"
 
-demo: tree
+# Programs of the package, the simulator among them; with the flags of the library, so that it is not built twice.
+programs: $(LIBRARY)
+	RUSTFLAGS="$(RUSTFLAGS) $(REMAP)" $(CARGO) build --release --locked --bins
+
+demo: tree programs
 	CC="$(CC)" scripts/demo.sh $(TREE)
 
 setup:

@@ -1,17 +1,25 @@
 /*
  * Backs a virtual disk up into a raw file, and shows how a program uses the library for that:
  *
- *   InitEx, ConnectEx, Open, GetInfo      what kind of disk is it
+ *   InitEx                                log functions, configuration
+ *   PrepareForAccess                      vCenter must not move the machine meanwhile
+ *   ConnectEx, Open, GetInfo              what kind of disk is it
  *   QueryAllocatedBlocks                  which parts hold data at all; the rest are zeros and need no reading
  *   ReadAsync, Wait                       several requests in flight, finished in any order by other threads
- *   Close, Disconnect, Exit
+ *   Close, Disconnect
+ *   EndAccess, Cleanup, Exit
  *
- * The output is sparse where the disk is. The SHA-256 printed at the end is that of the whole disk, holes included, so it
- * is the same as `sha256sum OUTPUT`.
+ * The disk is a file of this machine or, with --server, one of a virtual machine of vCenter or ESXi. The output is sparse
+ * where the disk is. The SHA-256 printed at the end is that of the whole disk, holes included, so it is the same as
+ * `sha256sum OUTPUT`.
+ *
+ * With --areas only the listed areas are read, and written over an OUTPUT that an earlier run left: an incremental backup.
+ * changed_areas.py makes the snapshot and the list. A run that fails midway is repeated with the same list.
  *
  *   cc -std=c99 -O2 -Wall -Wextra -pthread backup.c -I../include -L../lib64 -lvixDiskLib -o backup
  *
- * C99 and POSIX; of the library only the public header. Licence: Apache-2.0 OR MIT, like the library.
+ * C99 and POSIX; of the library only the public header, and three small headers next to this file.
+ * Licence: Apache-2.0 OR MIT, like the library.
  */
 #define _POSIX_C_SOURCE 200809L
 #define _FILE_OFFSET_BITS 64
@@ -21,236 +29,24 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "blocks.h"
+#include "say.h"
+#include "sha256.h"
 #include "vixDiskLib.h"
 
-/* ---- SHA-256 (FIPS 180-4) ----------------------------------------------------------------------------------------- */
-
-struct sha256 {
-    uint32_t state[8];
-    uint64_t bytes;
-    unsigned char block[64];
-};
-
-static const uint32_t sha256_k[64] = {
-    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
-    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
-    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
-    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
-    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
-    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
-    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
-    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2,
-};
-
-static void sha256_init(struct sha256 *h)
-{
-    static const uint32_t start[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                       0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19 };
-    memcpy(h->state, start, sizeof start);
-    h->bytes = 0;
-}
-
-static uint32_t rotr(uint32_t x, int n)
-{
-    return (x >> n) | (x << (32 - n));
-}
-
-/* One of the 64 rounds; the caller rotates the names instead of the values. */
-#define ROUND(a, b, c, d, e, f, g, h, i)                                                                                \
-    do {                                                                                                               \
-        uint32_t t = h + (rotr(e, 6) ^ rotr(e, 11) ^ rotr(e, 25)) + (g ^ (e & (f ^ g))) + sha256_k[i] + w[i];          \
-        d += t;                                                                                                        \
-        h = t + (rotr(a, 2) ^ rotr(a, 13) ^ rotr(a, 22)) + ((a & b) | (c & (a | b)));                                  \
-    } while (0)
-
-static void sha256_block(struct sha256 *state, const unsigned char *p)
-{
-    uint32_t w[64], *s = state->state;
-    uint32_t a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
-    int i;
-
-    for (i = 0; i < 16; i++, p += 4)
-        w[i] = (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-    for (; i < 64; i++)
-        w[i] = w[i - 16] + (rotr(w[i - 15], 7) ^ rotr(w[i - 15], 18) ^ w[i - 15] >> 3) + w[i - 7]
-               + (rotr(w[i - 2], 17) ^ rotr(w[i - 2], 19) ^ w[i - 2] >> 10);
-    for (i = 0; i < 64; i += 8) {
-        ROUND(a, b, c, d, e, f, g, h, i);
-        ROUND(h, a, b, c, d, e, f, g, i + 1);
-        ROUND(g, h, a, b, c, d, e, f, i + 2);
-        ROUND(f, g, h, a, b, c, d, e, i + 3);
-        ROUND(e, f, g, h, a, b, c, d, i + 4);
-        ROUND(d, e, f, g, h, a, b, c, i + 5);
-        ROUND(c, d, e, f, g, h, a, b, i + 6);
-        ROUND(b, c, d, e, f, g, h, a, i + 7);
-    }
-    s[0] += a, s[1] += b, s[2] += c, s[3] += d, s[4] += e, s[5] += f, s[6] += g, s[7] += h;
-}
-
-static void sha256_add(struct sha256 *h, const unsigned char *p, size_t n)
-{
-    size_t have = h->bytes % 64;
-
-    h->bytes += n;
-    if (have) {
-        size_t take = n < 64 - have ? n : 64 - have;
-        memcpy(h->block + have, p, take);
-        if (have + take < 64)
-            return;
-        sha256_block(h, h->block);
-        p += take;
-        n -= take;
-    }
-    for (; n >= 64; p += 64, n -= 64)
-        sha256_block(h, p);
-    memcpy(h->block, p, n);
-}
-
-static void sha256_hex(struct sha256 *h, char hex[65])
-{
-    static const unsigned char pad[64] = { 0x80 };
-    uint64_t bits = h->bytes * 8;
-    unsigned char length[8];
-    int i;
-
-    for (i = 0; i < 8; i++)
-        length[i] = (unsigned char)(bits >> (56 - 8 * i));
-    sha256_add(h, pad, 1 + (119 - h->bytes % 64) % 64);
-    sha256_add(h, length, 8);
-    for (i = 0; i < 8; i++)
-        snprintf(hex + 8 * i, 9, "%08" PRIx32, h->state[i]);
-}
-
-/* ---- Saying things ------------------------------------------------------------------------------------------------ */
-
-static bool verbose;
-
-static void on_log(const char *fmt, va_list args)
-{
-    if (verbose)
-        vfprintf(stderr, fmt, args);
-}
-
-static void on_error(const char *fmt, va_list args)
-{
-    vfprintf(stderr, fmt, args);
-}
-
-static int vix_failed(const char *what, VixError err)
-{
-    char *text = VixDiskLib_GetErrorText(err, NULL);
-    fprintf(stderr, "backup: %s: error %" PRIu64 " (%s)\n", what, (uint64_t)VIX_ERROR_CODE(err), text ? text : "?");
-    VixDiskLib_FreeErrorText(text);
-    return 1;
-}
-
-static int failed(const char *what)
-{
-    fprintf(stderr, "backup: %s: %s\n", what, strerror(errno));
-    return 1;
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-/* A bar that redraws itself on a terminal, and a line for every tenth elsewhere. */
-struct progress {
-    bool terminal;
-    double began, drawn;
-    int percent;
-};
-
-static void progress_show(struct progress *p, uint64_t done, uint64_t total)
-{
-    double now = seconds(), rate = now > p->began ? (double)done * 512 / 1048576 / (now - p->began) : 0;
-    int percent = total ? (int)((double)done * 100 / (double)total) : 100, i;
-    bool last = done == total;
-
-    if (p->terminal ? !last && now - p->drawn < 0.1 : !last && percent / 10 == p->percent / 10)
-        return;
-    p->drawn = now;
-    p->percent = percent;
-    fprintf(stderr, "%s[", p->terminal ? "\r" : "");
-    for (i = 0; i < 40; i++)
-        fputc(i < percent * 40 / 100 ? '#' : '.', stderr);
-    fprintf(stderr, "] %3d%%  %8.1f MiB  %8.1f MiB/s%s", percent, (double)done / 2048, rate,
-            p->terminal && !last ? "" : "\n");
-}
-
-/* ---- The map: which sectors hold data ----------------------------------------------------------------------------- */
-
-struct map {
-    VixDiskLibBlock *blocks; /* ascending, disjoint; everything between them is zero */
-    size_t count, room;
-    uint64_t sectors;
-};
-
-static int map_add(struct map *m, uint64_t offset, uint64_t length)
-{
-    VixDiskLibBlock *last = m->count ? &m->blocks[m->count - 1] : NULL;
-
-    m->sectors += length;
-    if (last && last->offset + last->length == offset) {
-        last->length += length;
-        return 0;
-    }
-    if (m->count == m->room) {
-        size_t room = m->room ? 2 * m->room : 1024;
-        VixDiskLibBlock *more = realloc(m->blocks, room * sizeof *more);
-        if (!more)
-            return failed("the list of allocated blocks");
-        m->blocks = more;
-        m->room = room;
-    }
-    m->blocks[m->count].offset = offset;
-    m->blocks[m->count].length = length;
-    m->count++;
-    return 0;
-}
-
-/*
- * Asks for whole chunks in steps of the largest allowed number of them, and takes the rest of the disk behind the last
- * whole chunk as data. That is right with every implementation of the interface. A disk that cannot tell is all data.
- */
-static int map_query(VixDiskLibHandle disk, uint64_t capacity, struct map *m)
-{
-    const uint64_t chunk = VIXDISKLIB_MIN_CHUNK_SIZE, step = chunk * VIXDISKLIB_MAX_CHUNK_NUMBER;
-    uint64_t whole = capacity / chunk * chunk, at;
-
-    for (at = 0; at < whole; at += step) {
-        uint64_t n = whole - at < step ? whole - at : step;
-        VixDiskLibBlockList *list = NULL;
-        VixError err = VixDiskLib_QueryAllocatedBlocks(disk, at, n, chunk, &list);
-        uint32_t i;
-        int bad = 0;
-
-        if (VIX_FAILED(err)) {
-            vix_failed("QueryAllocatedBlocks (reading everything instead)", err);
-            m->count = 0;
-            m->sectors = 0;
-            return map_add(m, 0, capacity);
-        }
-        for (i = 0; i < list->numBlocks && !bad; i++)
-            bad = map_add(m, list->blocks[i].offset, list->blocks[i].length);
-        VixDiskLib_FreeBlockList(list);
-        if (bad)
-            return 1;
-    }
-    return whole < capacity ? map_add(m, whole, capacity - whole) : 0;
-}
+/* Under this name vCenter notes who keeps a machine in place; a later run may take back what a killed one left. */
+#define IDENTITY "vix-disk-lib example backup"
 
 /* ---- The queue: requests in flight, in the order of the disk ------------------------------------------------------ */
 
@@ -350,19 +146,41 @@ static struct request *queue_take(struct queue *q)
 /* ---- The backup --------------------------------------------------------------------------------------------------- */
 
 struct options {
-    const char *disk, *output, *verify;
-    unsigned depth;
-    uint64_t sectors; /* of one request */
+    const char *disk, *output, *verify, *areas, *config;
+    const char *server; /* NULL: the disk is a file, and what follows is not used */
+    const char *user, *password_file, *cookie_file, *thumbprint, *vm, *snapshot, *transports;
+    uint64_t port, nfc_port;
+    uint32 compression; /* a flag of Open */
+    uint64_t depth, sectors; /* requests in flight, sectors of one */
     bool info_only, all, quiet;
 };
 
 struct backup {
     const struct options *options;
     int out; /* -1: none, only the hash */
-    struct sha256 hash;
+    struct sha256 hash; /* of the whole disk; not made of areas */
     struct progress progress;
-    uint64_t capacity, done;
+    uint64_t capacity, total, done; /* sectors: of the disk, of this run, of it so far */
 };
+
+/* Set by the first interrupt: the run ends in order and vCenter is told. The second one ends the program at once. */
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_signal;
+    action.sa_flags = (int)SA_RESETHAND;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
 
 static int write_all(int fd, const unsigned char *p, size_t n, uint64_t at)
 {
@@ -389,8 +207,13 @@ static int take_one(struct backup *b, struct queue *q)
         fprintf(stderr, "backup: sectors %" PRIu64 " to %" PRIu64 "\n", r->start, r->start + r->count - 1);
         return vix_failed("reading", r->result);
     }
+    if (interrupted) {
+        fputs("backup: interrupted\n", stderr);
+        return 1;
+    }
     if (r->data) {
-        sha256_add(&b->hash, r->buf, bytes);
+        if (!b->options->areas)
+            sha256_add(&b->hash, r->buf, bytes);
         if (b->out >= 0 && write_all(b->out, r->buf, bytes, r->start * VIXDISKLIB_SECTOR_SIZE))
             return 1;
     }
@@ -401,7 +224,7 @@ static int take_one(struct backup *b, struct queue *q)
     }
     b->done += r->count;
     if (!b->options->quiet)
-        progress_show(&b->progress, b->done, b->capacity);
+        progress_show(&b->progress, b->done, b->total);
     return 0;
 }
 
@@ -428,15 +251,16 @@ static int copy_disk(struct backup *b, VixDiskLibHandle disk, const struct map *
     struct queue q;
     uint64_t at = 0;
     size_t i;
-    int bad = queue_init(&q, b->options->depth, b->options->sectors * VIXDISKLIB_SECTOR_SIZE);
+    const bool holes = !b->options->areas; /* between areas the output stays as it is */
+    int bad = queue_init(&q, (unsigned)b->options->depth, b->options->sectors * VIXDISKLIB_SECTOR_SIZE);
 
     for (i = 0; !bad && i < map->count; i++) {
         const VixDiskLibBlock *block = &map->blocks[i];
-        bad = put_range(b, &q, disk, at, block->offset - at, false)
+        bad = (holes && put_range(b, &q, disk, at, block->offset - at, false))
               || put_range(b, &q, disk, block->offset, block->length, true);
         at = block->offset + block->length;
     }
-    bad = bad || put_range(b, &q, disk, at, b->capacity - at, false);
+    bad = bad || (holes && put_range(b, &q, disk, at, b->capacity - at, false));
     while (!bad && q.taken < q.put)
         bad = take_one(b, &q);
     VixDiskLib_Wait(disk); /* after a fault requests may be in flight still, and the buffers are theirs */
@@ -460,22 +284,87 @@ static void print_info(const char *path, VixDiskLibHandle disk, const VixDiskLib
     printf("transport       %s\n", VixDiskLib_GetTransportMode(disk));
 }
 
+/* Of areas alone there is no hash to compare: the whole output is read for it. */
+static int hash_output(struct backup *b)
+{
+    static unsigned char buf[65536];
+    uint64_t at = 0, end = b->capacity * VIXDISKLIB_SECTOR_SIZE;
+
+    while (at < end) {
+        size_t want = end - at < sizeof buf ? (size_t)(end - at) : sizeof buf;
+        ssize_t got = pread(b->out, buf, want, (off_t)at);
+        if (got < 0 && errno == EINTR && !interrupted)
+            continue;
+        if (got <= 0)
+            return failed("reading the output");
+        sha256_add(&b->hash, buf, (size_t)got);
+        at += (uint64_t)got;
+    }
+    return 0;
+}
+
 static int finish(struct backup *b)
 {
+    const struct options *o = b->options;
     char hex[65];
 
     if (b->out >= 0 && (ftruncate(b->out, (off_t)(b->capacity * VIXDISKLIB_SECTOR_SIZE)) || fsync(b->out)))
         return failed("finishing the output");
+    if (o->areas && !o->verify)
+        return 0;
+    if (o->areas && hash_output(b))
+        return 1;
     sha256_hex(&b->hash, hex);
     printf("sha256          %s\n", hex);
-    if (!b->options->verify)
+    if (!o->verify)
         return 0;
-    if (strcasecmp(hex, b->options->verify)) {
-        fprintf(stderr, "backup: the SHA-256 differs, %s was expected\n", b->options->verify);
+    if (strcasecmp(hex, o->verify)) {
+        fprintf(stderr, "backup: the SHA-256 differs, %s was expected\n", o->verify);
         return 1;
     }
     printf("verified        the SHA-256 is the expected one\n");
     return 0;
+}
+
+/* A new file, or for areas the one that is there. */
+static int open_output(struct backup *b)
+{
+    const struct options *o = b->options;
+    struct stat s;
+
+    b->out = open(o->output, o->areas ? O_RDWR : O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    if (b->out < 0 || fstat(b->out, &s))
+        return failed(o->output);
+    if (!o->areas || (uint64_t)s.st_size == b->capacity * VIXDISKLIB_SECTOR_SIZE)
+        return 0;
+    fprintf(stderr, "backup: %s is no backup of this disk: it has %" PRIu64 " bytes, the disk %" PRIu64 "\n", o->output,
+            (uint64_t)s.st_size, b->capacity * VIXDISKLIB_SECTOR_SIZE);
+    close(b->out);
+    b->out = -1;
+    return 1;
+}
+
+static int copy_map(struct backup *b, VixDiskLibHandle disk, const struct map *map)
+{
+    int bad = b->options->output ? open_output(b) : 0;
+
+    b->total = b->options->areas ? map->sectors : b->capacity;
+    b->progress.terminal = isatty(STDERR_FILENO);
+    b->progress.began = seconds();
+    b->progress.percent = -10;
+    bad = bad || copy_disk(b, disk, map) || finish(b);
+    if (bad && b->out >= 0)
+        fprintf(stderr, "backup: %s is incomplete\n", b->options->output);
+    if (b->out >= 0 && close(b->out))
+        bad = failed(b->options->output);
+    return bad;
+}
+
+static int find_map(const struct options *o, VixDiskLibHandle disk, uint64_t capacity, struct map *map)
+{
+    if (o->areas)
+        return map_areas(o->areas, capacity, map);
+    return o->all ? map_add(map, 0, capacity) : map_query(disk, capacity, map);
 }
 
 static int backup_disk(const struct options *o, VixDiskLibHandle disk)
@@ -496,53 +385,153 @@ static int backup_disk(const struct options *o, VixDiskLibHandle disk)
     print_info(o->disk, disk, info);
     VixDiskLib_FreeInfo(info);
 
-    bad = o->all ? map_add(&map, 0, b.capacity) : map_query(disk, b.capacity, &map);
+    bad = find_map(o, disk, b.capacity, &map);
     if (!bad)
-        printf("allocated       %" PRIu64 " sectors in %zu ranges, %.1f%%\n", map.sectors, map.count,
-               b.capacity ? (double)map.sectors * 100 / (double)b.capacity : 0.0);
+        printf("%s       %" PRIu64 " sectors in %zu ranges, %.1f%%\n", o->areas ? "changed  " : "allocated", map.sectors,
+               map.count, b.capacity ? (double)map.sectors * 100 / (double)b.capacity : 0.0);
     fflush(stdout);
-    if (!bad && !o->info_only) {
-        if (o->output && (b.out = open(o->output, O_WRONLY | O_CREAT | O_TRUNC, 0666)) < 0)
-            bad = failed(o->output);
-        b.progress.terminal = isatty(STDERR_FILENO);
-        b.progress.began = seconds();
-        b.progress.percent = -10;
-        bad = bad || copy_disk(&b, disk, &map) || finish(&b);
-        if (b.out >= 0 && close(b.out))
-            bad = failed(o->output);
-        if (bad && b.out >= 0)
-            fprintf(stderr, "backup: %s is incomplete\n", o->output);
-    }
+    if (!bad && !o->info_only)
+        bad = copy_map(&b, disk, &map);
     free(map.blocks);
+    return bad;
+}
+
+/* ---- The connection ----------------------------------------------------------------------------------------------- */
+
+static void forget(char *secret)
+{
+    volatile char *p = secret;
+
+    while (p && *p)
+        *p++ = 0;
+    free(secret);
+}
+
+/* The first line of a file: passwords and cookies have no place among arguments, where everybody sees them. */
+static char *first_line(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char *line = NULL;
+    size_t room = 0;
+
+    if (f)
+        setvbuf(f, NULL, _IONBF, 0);
+    if (!f || getline(&line, &room, f) < 0) {
+        if (f && !ferror(f))
+            fprintf(stderr, "backup: %s is empty\n", path);
+        else
+            failed(path);
+        free(line);
+        line = NULL;
+    } else {
+        line[strcspn(line, "\r\n")] = 0;
+    }
+    if (f)
+        fclose(f);
+    return line;
+}
+
+static char *password(const struct options *o)
+{
+    const char *value = getenv("VIX_PASSWORD");
+
+    if (o->password_file)
+        return first_line(o->password_file);
+    if (!value)
+        fputs("backup: no password: neither --password-file nor VIX_PASSWORD is given\n", stderr);
+    return value ? strdup(value) : NULL;
+}
+
+/* `secret` is to be forgotten after the last use of `params`, into which the library does not copy. */
+static int fill_params(const struct options *o, VixDiskLibConnectParams *params, char **secret)
+{
+    params->serverName = (char *)o->server;
+    params->thumbPrint = (char *)o->thumbprint;
+    params->vmxSpec = (char *)o->vm;
+    params->port = (uint32)o->port;
+    params->nfcHostPort = (uint32)o->nfc_port;
+    if (o->cookie_file) {
+        params->credType = VIXDISKLIB_CRED_SESSIONID;
+        params->creds.sessionId.cookie = *secret = first_line(o->cookie_file);
+        params->creds.sessionId.userName = (char *)o->user;
+        return !*secret;
+    }
+    if (!o->user)
+        return 0;
+    params->credType = VIXDISKLIB_CRED_UID;
+    params->creds.uid.userName = (char *)o->user;
+    params->creds.uid.password = *secret = password(o);
+    return !*secret;
+}
+
+/* True when EndAccess is owed. Without it a backup still works; vCenter is then free to move the machine in the middle. */
+static bool prepare(const VixDiskLibConnectParams *params)
+{
+    VixError err = VixDiskLib_PrepareForAccess(params, IDENTITY);
+
+    if (VIX_ERROR_CODE(err) == VIX_E_NOT_SUPPORTED) /* a single host: nobody there would move it */
+        return false;
+    if (VIX_ERROR_CODE(err) == VIX_E_OPERATION_DISABLED)
+        fputs("backup: somebody else keeps the machine in place already\n", stderr);
+    else if (VIX_FAILED(err))
+        vix_failed("PrepareForAccess (going on without)", err);
+    return VIX_SUCCEEDED(err);
+}
+
+static void clean_up(const VixDiskLibConnectParams *params, bool prepared)
+{
+    uint32 cleaned = 0, remaining = 0;
+    VixError err = prepared ? VixDiskLib_EndAccess(params, IDENTITY) : VIX_OK;
+
+    if (VIX_FAILED(err))
+        vix_failed("EndAccess", err);
+    err = VixDiskLib_Cleanup(params, &cleaned, &remaining);
+    if (VIX_FAILED(err))
+        vix_failed("Cleanup", err);
+    if (remaining)
+        fprintf(stderr, "backup: %u things that crashed programs left are still there\n", (unsigned)remaining);
+}
+
+static int with_connection(const struct options *o, const VixDiskLibConnectParams *params)
+{
+    VixDiskLibConnection connection = NULL;
+    VixDiskLibHandle disk = NULL;
+    VixError err = VixDiskLib_ConnectEx(params, TRUE, o->snapshot, o->transports, &connection);
+    int bad;
+
+    if (VIX_FAILED(err))
+        return vix_failed("ConnectEx", err);
+    err = VixDiskLib_Open(connection, o->disk, VIXDISKLIB_FLAG_OPEN_READ_ONLY | o->compression, &disk);
+    if (VIX_FAILED(err)) {
+        bad = vix_failed(*o->disk ? o->disk : "Open", err);
+    } else {
+        bad = backup_disk(o, disk);
+        err = VixDiskLib_Close(disk);
+        bad = VIX_FAILED(err) ? vix_failed("Close", err) : bad;
+    }
+    VixDiskLib_Disconnect(connection);
     return bad;
 }
 
 static int with_library(const struct options *o)
 {
     VixDiskLibConnectParams *params;
-    VixDiskLibConnection connection = NULL;
-    VixDiskLibHandle disk = NULL;
-    VixError err = VixDiskLib_InitEx(7, 0, on_log, on_error, on_error, NULL, NULL);
-    int bad = 0;
+    char *secret = NULL;
+    VixError err = VixDiskLib_InitEx(7, 0, on_log, on_error, on_error, NULL, o->config);
+    int bad;
 
     if (VIX_FAILED(err))
         return vix_failed("InitEx", err);
     params = VixDiskLib_AllocateConnectParams(); /* empty: local disks */
-    err = VixDiskLib_ConnectEx(params, TRUE, NULL, NULL, &connection);
-    if (VIX_FAILED(err)) {
-        bad = vix_failed("ConnectEx", err);
-    } else {
-        err = VixDiskLib_Open(connection, o->disk, VIXDISKLIB_FLAG_OPEN_READ_ONLY, &disk);
-        if (VIX_FAILED(err)) {
-            bad = vix_failed(o->disk, err);
-        } else {
-            bad = backup_disk(o, disk);
-            err = VixDiskLib_Close(disk);
-            bad = VIX_FAILED(err) ? vix_failed("Close", err) : bad;
-        }
-        VixDiskLib_Disconnect(connection);
+    bad = params ? fill_params(o, params, &secret) : failed("the parameters");
+    if (!bad) {
+        bool prepared = o->vm && prepare(params);
+        bad = with_connection(o, params);
+        if (o->server)
+            clean_up(params, prepared);
     }
     VixDiskLib_FreeConnectParams(params);
+    forget(secret);
     VixDiskLib_Exit();
     return bad;
 }
@@ -550,15 +539,31 @@ static int with_library(const struct options *o)
 static void usage(FILE *to)
 {
     fputs("usage: backup [options] DISK.vmdk [OUTPUT.raw]\n"
+          "       backup --server HOST --user NAME --vm moref=ID [options] '[DATASTORE] DIR/DISK.vmdk' [OUTPUT.raw]\n"
           "Reads a virtual disk with its parents into a sparse raw file and prints its SHA-256.\n"
           "Without OUTPUT only the SHA-256 is made.\n"
-          "  -q, --depth N      requests in flight (8)\n"
-          "  -s, --size KIB     size of a request (1024)\n"
-          "  -a, --all          read everything, do not ask which blocks are allocated\n"
-          "  -i, --info         say what kind of disk it is and stop\n"
-          "  -V, --verify HEX   fail unless this is the SHA-256 of the disk\n"
-          "  -n, --no-progress  no progress bar\n"
-          "  -v, --verbose      show the library's log\n", to);
+          "  -q, --depth N          requests in flight (8)\n"
+          "  -s, --size KIB         size of a request (1024)\n"
+          "  -a, --all              read everything, do not ask which blocks are allocated\n"
+          "  -A, --areas FILE       read only these areas, lines of start and length in bytes, and write them over\n"
+          "                         OUTPUT, the backup that is there; - is the standard input\n"
+          "  -i, --info             say what kind of disk it is and stop\n"
+          "  -V, --verify HEX       fail unless this is the SHA-256 of the disk; with --areas, of OUTPUT\n"
+          "  -n, --no-progress      no progress bar\n"
+          "  -v, --verbose          show the library's log\n"
+          "      --config FILE      the library's configuration\n"
+          "A disk of a server:\n"
+          "      --server HOST      vCenter or ESXi, or nbd://HOST\n"
+          "      --port N           of its API (443)\n"
+          "      --nfc-port N       of its disks (902)\n"
+          "      --user NAME        login; the password is the first line of the next, or of the variable VIX_PASSWORD\n"
+          "      --password-file FILE\n"
+          "      --cookie-file FILE the cookie of a session that is logged in, instead of user and password\n"
+          "      --thumbprint HEX   of the server's certificate, AA:BB:...\n"
+          "      --vm moref=ID      the virtual machine\n"
+          "      --snapshot ID      the snapshot to read; a running machine needs one\n"
+          "      --transports LIST  in the order to try, such as nbdssl:nbd\n"
+          "      --compression HOW  of the transfer: none, zlib, fastlz or skipz\n", to);
 }
 
 static bool number(const char *text, uint64_t least, uint64_t most, uint64_t *out)
@@ -570,36 +575,93 @@ static bool number(const char *text, uint64_t least, uint64_t most, uint64_t *ou
     return !errno && end != text && !*end && *text != '-' && *out >= least && *out <= most;
 }
 
+static bool compression(const char *name, uint32 *flag)
+{
+    *flag = !strcmp(name, "zlib") ? VIXDISKLIB_FLAG_OPEN_COMPRESSION_ZLIB
+            : !strcmp(name, "fastlz") ? VIXDISKLIB_FLAG_OPEN_COMPRESSION_FASTLZ
+            : !strcmp(name, "skipz") ? VIXDISKLIB_FLAG_OPEN_COMPRESSION_SKIPZ : 0;
+    return *flag || !strcmp(name, "none");
+}
+
+/* Long options without a letter. */
+enum { SERVER = 256, PORT, NFC_PORT, USER, PASSWORD, COOKIE, THUMBPRINT, VM, SNAPSHOT, TRANSPORTS, COMPRESSION, CONFIG };
+
+static bool take_option(struct options *o, int c)
+{
+    switch (c) {
+    case 'q': return number(optarg, 1, 1024, &o->depth);
+    case 's': return number(optarg, 1, 65536, &o->sectors) && (o->sectors *= 2);
+    case 'a': o->all = true; break;
+    case 'A': o->areas = optarg; break;
+    case 'i': o->info_only = true; break;
+    case 'V': o->verify = optarg; break;
+    case 'n': o->quiet = true; break;
+    case 'v': verbose = true; break;
+    case SERVER: o->server = optarg; break;
+    case PORT: return number(optarg, 1, 65535, &o->port);
+    case NFC_PORT: return number(optarg, 1, 65535, &o->nfc_port);
+    case USER: o->user = optarg; break;
+    case PASSWORD: o->password_file = optarg; break;
+    case COOKIE: o->cookie_file = optarg; break;
+    case THUMBPRINT: o->thumbprint = optarg; break;
+    case VM: o->vm = optarg; break;
+    case SNAPSHOT: o->snapshot = optarg; break;
+    case TRANSPORTS: o->transports = optarg; break;
+    case COMPRESSION: return compression(optarg, &o->compression);
+    case CONFIG: o->config = optarg; break;
+    default: return false;
+    }
+    return true;
+}
+
+static const char *contradiction(const struct options *o)
+{
+    if (!o->server && (o->user || o->cookie_file || o->vm || o->snapshot || o->port || o->nfc_port))
+        return "these options belong to --server";
+    if (o->vm && !o->user && !o->cookie_file)
+        return "--vm needs --user or --cookie-file";
+    if (o->snapshot && !o->vm)
+        return "--snapshot needs --vm";
+    if (o->areas && !o->output && !o->info_only)
+        return "--areas needs the OUTPUT that it brings up to date";
+    return NULL;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option names[] = {
-        { "depth", 1, NULL, 'q' }, { "size", 1, NULL, 's' },        { "all", 0, NULL, 'a' },
-        { "info", 0, NULL, 'i' },  { "verify", 1, NULL, 'V' },      { "no-progress", 0, NULL, 'n' },
-        { "help", 0, NULL, 'h' },  { "verbose", 0, NULL, 'v' },     { NULL, 0, NULL, 0 },
+        { "depth", 1, NULL, 'q' },          { "size", 1, NULL, 's' },
+        { "all", 0, NULL, 'a' },            { "areas", 1, NULL, 'A' },
+        { "info", 0, NULL, 'i' },           { "verify", 1, NULL, 'V' },
+        { "no-progress", 0, NULL, 'n' },    { "verbose", 0, NULL, 'v' },
+        { "server", 1, NULL, SERVER },      { "port", 1, NULL, PORT },
+        { "nfc-port", 1, NULL, NFC_PORT },  { "user", 1, NULL, USER },
+        { "thumbprint", 1, NULL, THUMBPRINT }, { "password-file", 1, NULL, PASSWORD },
+        { "vm", 1, NULL, VM },              { "cookie-file", 1, NULL, COOKIE },
+        { "snapshot", 1, NULL, SNAPSHOT },  { "transports", 1, NULL, TRANSPORTS },
+        { "config", 1, NULL, CONFIG },      { "compression", 1, NULL, COMPRESSION },
+        { "help", 0, NULL, 'h' },           { NULL, 0, NULL, 0 },
     };
-    struct options o = { NULL, NULL, NULL, 8, 2048, false, false, false };
-    uint64_t n = 0;
+    struct options o;
+    const char *wrong;
     bool good = true;
     int c;
 
-    while (good && (c = getopt_long(argc, argv, "q:s:aiV:nvh", names, NULL)) != -1) {
-        switch (c) {
-        case 'q': good = number(optarg, 1, 1024, &n), o.depth = (unsigned)n; break;
-        case 's': good = number(optarg, 1, 65536, &n), o.sectors = n * 2; break;
-        case 'a': o.all = true; break;
-        case 'i': o.info_only = true; break;
-        case 'V': o.verify = optarg; break;
-        case 'n': o.quiet = true; break;
-        case 'v': verbose = true; break;
-        case 'h': usage(stdout); return 0;
-        default: good = false;
-        }
+    memset(&o, 0, sizeof o);
+    o.depth = 8;
+    o.sectors = 2048;
+    while (good && (c = getopt_long(argc, argv, "q:s:aA:iV:nvh", names, NULL)) != -1) {
+        if (c == 'h')
+            return usage(stdout), 0;
+        good = take_option(&o, c);
     }
-    if (!good || argc - optind < 1 || argc - optind > 2) {
-        usage(stderr);
-        return 2;
-    }
+    if (!good || argc - optind < 1 || argc - optind > 2)
+        return usage(stderr), 2;
     o.disk = argv[optind];
     o.output = argv[optind + 1];
+    wrong = contradiction(&o);
+    if (wrong)
+        return fprintf(stderr, "backup: %s\n", wrong), 2;
+    catch_signals();
     return with_library(&o);
 }

@@ -11,6 +11,9 @@ As a module:
             first = disk.read(0, 8)                     # sectors in, bytes out
             for start, count in disk.allocated():       # everything else is zeros
                 ...
+        server = vixdisklib.Server("vcenter.example", user="backup", password=word, thumbprint="AA:BB:...", vm="moref=vm-12")
+        with library.connect(server) as connection, connection.open("[ds] vm/vm.vmdk") as disk:
+            ...
 
 As a program:
 
@@ -18,6 +21,10 @@ As a program:
     vixdisklib.py map DISK          the allocated ranges: first sector, number of sectors
     vixdisklib.py metadata DISK     its metadata as key = value
     vixdisklib.py cat DISK          its content, raw, to the standard output (--start, --count in sectors)
+    vixdisklib.py put DISK          the standard input, raw and of whole sectors, into it from --start on
+
+With --server the disk is one of a virtual machine of vCenter or ESXi, named as vSphere does: "[datastore] folder/disk.vmdk". The
+password is the first line of --password-file or the variable VIX_PASSWORD.
 
 The library is the one named by --libdir or VIXDISKLIB_LIBDIR (the folder that has lib64), else the one next to this file,
 else whatever the loader finds. Licence: Apache-2.0 OR MIT, like the library.
@@ -37,6 +44,11 @@ MAX_CHUNK_NUMBER = 524288   # chunks in one query
 OPEN_UNBUFFERED = 1
 OPEN_SINGLE_LINK = 2
 OPEN_READ_ONLY = 4
+
+OPEN_COMPRESSION = {"none": 0, "zlib": 16, "fastlz": 32, "skipz": 64}
+
+CRED_UID = 1
+CRED_SESSIONID = 2
 
 DISK_MONOLITHIC_SPARSE = 1
 DISK_MONOLITHIC_FLAT = 2
@@ -218,9 +230,9 @@ class Library:
         """The transports of this build."""
         return self._c.VixDiskLib_ListTransportModes().decode().split(":")
 
-    def connect(self):
-        """A connection for local disks."""
-        return Connection(self)
+    def connect(self, server=None, read_only=False):
+        """A connection for local disks, or for those of a `Server`. With `read_only` nothing can be written to a server."""
+        return Connection(self, server, read_only)
 
     def close(self):
         """Closes everything and ends the library's threads."""
@@ -235,15 +247,41 @@ class Library:
         self.close()
 
 
-class Connection:
-    """A place where disks are opened; this one knows local disks."""
+class Server:
+    """Where disks that are no local files are, and who asks for them."""
 
-    def __init__(self, library):
+    def __init__(self, host, user=None, password=None, cookie=None, thumbprint=None, vm=None, snapshot=None, transports=None,
+                 port=0, nfc_port=0):
+        self.host, self.user, self._password, self._cookie = host, user, password, cookie
+        self.thumbprint, self.vm, self.snapshot, self.transports = thumbprint, vm, snapshot, transports
+        self.port, self.nfc_port = port, nfc_port
+
+    def fill(self, params):
+        """Puts all this into the library's structure, which keeps the bytes alive."""
+        params.serverName, params.vmxSpec, params.thumbPrint = map(_bytes, (self.host, self.vm, self.thumbprint))
+        params.port, params.nfcHostPort = self.port, self.nfc_port
+        if self._cookie:
+            params.credType = CRED_SESSIONID
+            params.creds.sessionId.cookie, params.creds.sessionId.userName = _bytes(self._cookie), _bytes(self.user)
+        elif self.user:
+            params.credType = CRED_UID
+            params.creds.uid.userName, params.creds.uid.password = _bytes(self.user), _bytes(self._password)
+
+
+class Connection:
+    """A place where disks are opened: this machine, or a server."""
+
+    def __init__(self, library, server=None, read_only=False):
         self.library, self._c = library, library._c
         self._handle = Handle()
         params = self._c.VixDiskLib_AllocateConnectParams()
+        snapshot = transports = None
+        if server:
+            server.fill(params.contents)
+            snapshot, transports = _bytes(server.snapshot), _bytes(server.transports)
         try:
-            library.check("ConnectEx", self._c.VixDiskLib_ConnectEx(params, b"\0", None, None, byref(self._handle)))
+            library.check("ConnectEx", self._c.VixDiskLib_ConnectEx(params, b"\1" if read_only else b"\0", snapshot, transports,
+                                                                    byref(self._handle)))
         finally:
             self._c.VixDiskLib_FreeConnectParams(params)
 
@@ -387,6 +425,10 @@ def _path(path):
     return None if path is None else os.fsencode(path)
 
 
+def _bytes(text):
+    return None if text is None else text.encode()
+
+
 def _print_info(disk):
     info = disk.info()
     rows = [("capacity", f"{info.capacity} sectors, {info.capacity / 2048:.1f} MiB"),
@@ -409,20 +451,59 @@ def _cat(disk, start, count, out):
     out.flush()
 
 
-def main():
-    """The command line."""
+def _put(disk, start, source):
+    while data := source.read(2048 * SECTOR_SIZE):
+        disk.write(start, data)
+        start += len(data) // SECTOR_SIZE
+    disk.flush()
+
+
+def _arguments():
     parser = argparse.ArgumentParser(description="Looks into virtual disks with VixDiskLib.")
-    parser.add_argument("command", choices=["info", "map", "metadata", "cat"])
+    parser.add_argument("command", choices=["info", "map", "metadata", "cat", "put"])
     parser.add_argument("disk")
     parser.add_argument("--libdir", help="the folder that has lib64/libvixDiskLib.so")
-    parser.add_argument("--start", type=int, default=0, help="first sector for cat")
+    parser.add_argument("--config", help="the library's configuration file")
+    parser.add_argument("--start", type=int, default=0, help="first sector for cat and put")
     parser.add_argument("--count", type=int, help="number of sectors for cat")
     parser.add_argument("--verbose", action="store_true", help="show the library's log")
-    args = parser.parse_args()
+    remote = parser.add_argument_group("a disk of a server")
+    remote.add_argument("--server", help="vCenter or ESXi")
+    remote.add_argument("--port", type=int, default=0, help="of its API (443)")
+    remote.add_argument("--nfc-port", type=int, default=0, help="of its disks (902)")
+    remote.add_argument("--user")
+    remote.add_argument("--password-file", help="its first line; else the variable VIX_PASSWORD")
+    remote.add_argument("--cookie-file", help="its first line, the cookie of a session that is logged in")
+    remote.add_argument("--thumbprint", help="of the server's certificate, AA:BB:...")
+    remote.add_argument("--vm", help="moref=vm-12")
+    remote.add_argument("--snapshot", help="the snapshot to read")
+    remote.add_argument("--transports", help="in the order to try, such as nbdssl:nbd")
+    remote.add_argument("--compression", choices=sorted(OPEN_COMPRESSION), default="none", help="of the transfer")
+    return parser.parse_args()
+
+
+def _first_line(path):
+    with open(path, encoding="utf-8") as file:
+        return file.readline().rstrip("\r\n")
+
+
+def _server(args):
+    if not args.server:
+        return None
+    password = _first_line(args.password_file) if args.password_file else os.environ.get("VIX_PASSWORD")
+    return Server(args.server, args.user, password, args.cookie_file and _first_line(args.cookie_file), args.thumbprint, args.vm,
+                  args.snapshot, args.transports, args.port, args.nfc_port)
+
+
+def main():
+    """The command line."""
+    args = _arguments()
     log = (lambda line: print(line, file=sys.stderr)) if args.verbose else None
+    flags = OPEN_COMPRESSION[args.compression] | (0 if args.command == "put" else OPEN_READ_ONLY)
     try:
-        with Library(args.libdir, log=log) as library, library.connect() as connection, \
-                connection.open(args.disk) as disk:
+        with Library(args.libdir, args.config, log) as library, \
+                library.connect(_server(args), args.command != "put") as connection, \
+                connection.open(args.disk, flags) as disk:
             if args.command == "info":
                 _print_info(disk)
             elif args.command == "map":
@@ -431,9 +512,11 @@ def main():
             elif args.command == "metadata":
                 for key, value in disk.metadata().items():
                     print(f"{key} = {value}")
+            elif args.command == "put":
+                _put(disk, args.start, sys.stdin.buffer)
             else:
                 _cat(disk, args.start, args.count, sys.stdout.buffer)
-    except (VixDiskLibError, OSError) as error:
+    except (VixDiskLibError, OSError, ValueError) as error:
         sys.exit(f"vixdisklib.py: {error}")
 
 

@@ -9,17 +9,19 @@
 //!               │        │              │
 //!               │        ▼              ▼
 //!               │   transport/      engine/  queue, workers, wait barrier, ticker
-//!               │   local nbd vsphere  │
+//!               │   local nbd          │
+//!               │   vsphere https      │
 //!               │        │ builds      ▼
 //!               │        ├─────────▶ disk/    a chain of links; the one read / write / extents loop
 //!               │        │              │
 //!               │        ▼              ▼
 //!               │      net/         format/  VMDK: descriptor, flat, sparse, stream, cowd, sesparse; raw
-//!               │   nbd nfc vim tls     │ asks
-//!               │                       ▼
+//!               │   http vim nfc        │ asks
+//!               │   nbd tls             ▼
 //!               │                   storage/ Storage trait: file, block device, memory
 //!  ─────────────┴─────────────────────────────────────────────────────────────────────────
 //!   base:  error  units  logging  config  threads  transfer  os  secret
+//!   beside:  sim  a vCenter and its hosts for tests, which bin/vixsim runs
 //! ```
 //!
 //! Names point downwards only; `tests/layering.rs` checks it.

@@ -162,6 +162,21 @@ fn the_python_recipes_tell_what_the_disk_is() {
 }
 
 #[test]
+fn the_python_program_writes_what_it_reads_from_its_input() {
+    if !have(&["python3", "qemu-img"]) {
+        return;
+    }
+    let scene = Scene::new();
+    scene.shell(
+        "qemu-img create -q -f vmdk new.vmdk 4M && head -c 65536 /dev/urandom >part
+         python3 $VDDK/examples/vixdisklib.py put new.vmdk --start 2048 <part
+         qemu-img convert -f vmdk -O raw new.vmdk new.raw
+         cmp -n 65536 -i 1048576:0 new.raw part
+         ! head -c 100 part | python3 $VDDK/examples/vixdisklib.py put new.vmdk 2>/dev/null",
+    );
+}
+
+#[test]
 fn a_missing_disk_makes_the_python_program_fail_with_the_code() {
     if !have(&["python3"]) {
         return;
@@ -248,7 +263,7 @@ fn the_backup_example_computes_sha256_of_every_length_right() {
 "#;
     std::fs::write(scene.path("sha.c"), source[..main].to_owned() + test).unwrap();
     let printed = scene.shell(
-        "cc -std=c99 -w -pthread sha.c -I$VDDK/include -L$VDDK/lib64 -lvixDiskLib -Wl,-rpath,$VDDK/lib64 -o sha && ./sha",
+        "cc -std=c99 -w -pthread sha.c -I$VDDK/include -I$VDDK/examples -L$VDDK/lib64 -lvixDiskLib -Wl,-rpath,$VDDK/lib64 -o sha && ./sha",
     );
     let data: Vec<u8> = (0..300usize).map(|i| (i * 7 % 256) as u8).collect();
     let lines: Vec<_> = printed.lines().collect();
@@ -257,6 +272,55 @@ fn the_backup_example_computes_sha256_of_every_length_right() {
         let expected: String = Sha256::digest(&data[..n]).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(*line, expected, "length {n}");
     }
+}
+
+/// A scene with `backup` built, and `old.raw`, the backup of `d.vmdk` before 192 KiB of it changed; `new.raw` is right.
+fn changed_disk() -> Scene {
+    let scene = Scene::new();
+    scene.shell(
+        "make -s -C $VDDK/examples OUT=$PWD $PWD/backup
+         qemu-img create -q -f vmdk d.vmdk 8M
+         qemu-io -f vmdk d.vmdk -c 'write -q -P 1 0 2M' -c 'write -q -P 2 7M 1M'
+         ./backup -n d.vmdk old.raw
+         qemu-io -f vmdk d.vmdk -c 'write -q -P 3 1M 64k' -c 'write -q -P 4 4M 64k' -c 'write -q -z 7M 64k'
+         qemu-img convert -f vmdk -O raw d.vmdk new.raw
+         printf '# start length\n7340032 65536\n1048576 65536\n4194304 65530\n1048586 10\n' >areas",
+    );
+    scene
+}
+
+#[test]
+fn the_backup_example_brings_an_old_backup_up_to_date() {
+    if !have(&["cc", "qemu-img", "qemu-io"]) {
+        return;
+    }
+    let scene = changed_disk();
+    let verify = scene.hash_of("new.raw");
+    let printed = scene
+        .shell(&format!("./backup -n --areas areas --verify {verify} d.vmdk old.raw && cmp old.raw new.raw"));
+    assert!(
+        printed.contains("changed         384 sectors in 3 ranges") && printed.contains("verified"),
+        "{printed}"
+    );
+    scene.shell("./backup -n --areas - d.vmdk old.raw </dev/null && cmp old.raw new.raw");
+}
+
+#[test]
+fn the_backup_example_leaves_a_backup_alone_when_the_areas_are_wrong() {
+    if !have(&["cc", "qemu-img", "qemu-io"]) {
+        return;
+    }
+    let scene = changed_disk();
+    let before = scene.hash_of("old.raw");
+    let huge = "18446744073709551615 18446744073709551615";
+    for line in ["8388608 1", "0 8388609", "-512 512", "512", "512 512 512", "start length", huge] {
+        let lines = format!("1048576 65536\n{line}\n");
+        std::fs::write(scene.path("wrong"), lines).unwrap();
+        scene.shell("! ./backup -n --areas wrong d.vmdk old.raw 2>/dev/null");
+        assert_eq!(scene.hash_of("old.raw"), before, "{line}");
+    }
+    scene.shell("truncate -s 7M old.raw && ! ./backup -n --areas areas d.vmdk old.raw && test $(stat -c %s old.raw) = 7340032");
+    scene.shell("! ./backup -n --areas areas d.vmdk none.raw && test ! -e none.raw");
 }
 
 #[test]

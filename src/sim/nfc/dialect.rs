@@ -6,6 +6,8 @@
 pub enum Greeting {
     /// As observed: 43, 33, 51 and so on.
     Full,
+    /// The same, and also without the 43: one source was measured with it, the other leaves it out.
+    Either,
     /// 43 is answered with 4 and the end; a client that begins with 33 learns the version, and that is all that is known.
     WithoutHello,
     /// Whatever comes is answered with 4 and the end: only messages are understood that nobody has described.
@@ -45,10 +47,10 @@ pub const DIALECTS: &[Dialect] = &[
     },
     Dialect {
         name: "7.0",
-        greeting: Greeting::Full, // observed: same messages as 8.0.1 (section 14)
-        version: 7,               // observed over SOAP; that 51 says the same is inferred (section 14)
-        sha256: true,             // observed by one of two sources (section 14)
-        secure_data: true,        // observed: the certificate of the second TLS was looked at (section 14)
+        greeting: Greeting::Either, // observed with 43; a client of others sends none below version 11 (section 14)
+        version: 7,                 // observed over SOAP; that 51 says the same is inferred (section 14)
+        sha256: true,               // observed by one of two sources (section 14)
+        secure_data: true,          // observed: the certificate of the second TLS was looked at (section 14)
     },
     Dialect {
         name: "8.0",

@@ -41,8 +41,8 @@ impl Handshake<'_> {
     fn exchange(&mut self) -> Result<()> {
         let settings = self.knobs.now();
         match (self.next()?, self.knobs.dialect.greeting) {
-            (Message::Hello(_), Greeting::Full) => self.wants(Message::Parameters)?,
-            (Message::Parameters, Greeting::WithoutHello) => {}
+            (Message::Hello(_), Greeting::Full | Greeting::Either) => self.wants(Message::Parameters)?,
+            (Message::Parameters, Greeting::WithoutHello | Greeting::Either) => {}
             (other, greeting) => {
                 return Err(broken(format!("{other:?} as the first message ({greeting:?})")));
             }
