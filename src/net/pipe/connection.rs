@@ -119,6 +119,8 @@ pub struct State<P: Protocol> {
     pub(super) dialling: bool,
     /// By when an outage must be over, and how often a connection was tried since it began.
     pub(super) outage: Option<(Instant, u32)>,
+    /// When the last reply was complete.
+    pub(super) replied: Option<Instant>,
     pub(in crate::net) helpers: Helpers,
 }
 
@@ -152,6 +154,7 @@ impl<P: Protocol> Connection<P> {
             blocked: false,
             dialling: false,
             outage: None,
+            replied: None,
             helpers: Helpers::default(),
         };
         let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());

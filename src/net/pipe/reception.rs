@@ -163,8 +163,10 @@ impl<P: Protocol> Reception<'_, '_, P> {
             self.connection.shared.durability.acknowledged();
         }
         let State { books, window, .. } = &mut **self.st;
-        books.settle(cookie, outcome, window, Instant::now());
+        let now = Instant::now();
+        books.settle(cookie, outcome, window, now);
         self.st.outage = None;
+        self.st.replied = Some(now);
         self.connection.changed.notify_all();
         Ok(())
     }
