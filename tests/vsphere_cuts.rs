@@ -186,8 +186,12 @@ fn connections_that_break_at_their_first_byte_are_given_up() {
 
 #[test]
 fn connections_that_break_before_the_first_sector_are_given_up() {
-    let begin = |stage: &Stage| stage.sim.knobs().set("cut-every=1500").expect("a setting");
-    in_child(|| storm("no other transport helps", &begin));
+    in_child(|| {
+        storm("no other transport helps", &|stage| {
+            stage.fault("nfc.open=cut");
+            stage.sim.cut_nfc();
+        });
+    });
 }
 
 #[test]

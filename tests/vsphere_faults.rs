@@ -51,8 +51,8 @@ use Call::Write;
 type Row = (&'static str, Call, u64, &'static [&'static str]);
 
 /// Does the call, which begins when the rule does.
-fn outcome(stage: &Stage, rule: &str, call: Call) -> u64 {
-    let connection = connect(&stage.server().over("nbdssl"));
+fn outcome(stage: &Stage, mode: &str, rule: &str, call: Call) -> u64 {
+    let connection = connect(&stage.server().over(mode));
     let open =
         |how| connection.open(&stage.disk(1), how).map_or_else(|code| (code, None), |d| (code::OK, Some(d)));
     if matches!(call, Open | OpenToWrite) {
@@ -76,16 +76,17 @@ fn work(disk: &Disk<'_>, call: Call) -> u64 {
 }
 
 /// All rows on one machine; what is wrong is told of all of them at once.
-fn check(rows: &[Row]) {
+fn check(mode: &str, rows: &[Row]) {
     let stage = Stage::vcenter();
     let mut wrong = Vec::new();
     for (rule, call, code, words) in rows {
         vix::forget_log();
         let begin = Instant::now();
-        let got = outcome(&stage, rule, *call);
+        let got = outcome(&stage, mode, rule, *call);
         let took = begin.elapsed();
         stage.heal();
         stage.sim.cut_nfc(); // connections that hang would hold the disk
+        until("the host has noticed the end", || stage.sim.served() == 0);
         let missing: Vec<_> = words.iter().filter(|word| logged(word) == 0).collect();
         if got != *code || !missing.is_empty() || took > LONGEST {
             let log = vix::log_text();
@@ -117,7 +118,7 @@ const DOOR: &[Row] = &[
 fn the_door_of_a_host_may_be_shut_in_every_way() {
     in_child(|| {
         configured(TIMES);
-        check(DOOR);
+        check("nbdssl", DOOR);
     });
 }
 
@@ -173,7 +174,7 @@ const OPENING: &[Row] = &[
 fn opening_a_disk_may_fail_at_each_of_its_steps() {
     in_child(|| {
         configured(TIMES);
-        check(OPENING);
+        check("nbdssl", OPENING);
     });
 }
 
@@ -216,7 +217,7 @@ const READING: &[Row] = &[
 fn reading_makes_up_for_what_passes_and_tells_what_stays() {
     in_child(|| {
         configured(TIMES);
-        check(READING);
+        check("nbdssl", READING);
     });
 }
 
@@ -258,7 +259,7 @@ const WRITING: &[Row] = &[
 fn writing_makes_up_for_what_passes_and_tells_what_stays() {
     in_child(|| {
         configured(TIMES);
-        check(WRITING);
+        check("nbdssl", WRITING);
     });
 }
 
@@ -277,7 +278,7 @@ fn a_disk_is_closed_whatever_the_host_makes_of_it() {
     in_child(|| {
         configured(TIMES);
         let begin = Instant::now();
-        check(CLOSING);
+        check("nbdssl", CLOSING);
         let most = 3 * u32::try_from(CLOSING.len()).expect("a few");
         assert!(begin.elapsed() < Duration::from_secs(1) * most, "{:?}", begin.elapsed());
     });
@@ -370,7 +371,34 @@ const SOAP: &[Row] = &[
 fn every_fault_of_the_server_has_its_code_and_its_words() {
     in_child(|| {
         configured(TIMES);
-        check(SOAP);
+        check("nbdssl", SOAP);
+    });
+}
+
+const FOLDER: &[Row] = &[
+    ("folder=status(503)", Open, code::HOST_NOT_AVAILABLE, &["503"]),
+    ("folder=refuse", Open, code::HOST_NOT_AVAILABLE, &["503"]),
+    ("folder=status(404)", Open, code::FILE_NOT_FOUND, &["404"]),
+    ("folder=cut", Open, code::CONN_LOST, &[]),
+    ("folder=silence", Open, code::SOCKET_ERROR, &[]),
+    ("folder=short", Open, code::CONN_LOST, &[]),
+    ("folder=delay(200ms)", Open, code::OK, &[]),
+    ("folder:1=cut", Read, code::OK, &[]),
+    ("folder:1=short", Read, code::OK, &[]),
+    ("folder:1=status(503)", Read, code::OK, &[]),
+    ("folder=status(503)", Read, code::HOST_NOT_AVAILABLE, &["503"]),
+    ("folder=status(404)", Read, code::FILE_NOT_FOUND, &["404"]),
+    ("folder=status(403)", Read, code::PERMISSIONS, &["403"]),
+    ("folder=cut", Read, code::CONN_LOST, &[]),
+    ("folder=silence", Read, code::SOCKET_ERROR, &[]),
+    ("folder=status(200)", Read, code::HANDSHAKE, &[]),
+];
+
+#[test]
+fn files_of_a_datastore_may_be_out_of_reach_in_every_way() {
+    in_child(|| {
+        configured(TIMES);
+        check("https", FOLDER);
     });
 }
 
@@ -631,8 +659,7 @@ fn releases_from_7_0_on_read_write_and_tell_their_blocks() {
 #[test]
 fn older_releases_are_told_apart_from_broken_hosts_and_other_ways_are_tried() {
     in_child(|| {
-        let vix = configured("");
-        let https = vix.transport_modes().split(':').any(|mode| mode == "https");
+        configured("");
         for release in ["6.5", "6.7"] {
             let (stage, path) = of_release(release);
             for mode in ["nbd", "nbdssl", "nbdssl:nbd"] {
@@ -643,12 +670,10 @@ fn older_releases_are_told_apart_from_broken_hosts_and_other_ways_are_tried() {
                 let tried = logged("does not know the asynchronous kind of session");
                 assert!(tried >= mode.split(':').count(), "{release}, {mode}: {}", vix::log_text());
             }
-            if https {
-                let connection = connect(&stage.server().over("nbdssl:nbd:https"));
-                let disk = connection.must_open(&path, flags::READ_ONLY);
-                assert_eq!(disk.transport(), "https", "{release}");
-                assert!(content(&disk) == expected(true), "{release}");
-            }
+            let connection = connect(&stage.server().over("nbdssl:nbd:https"));
+            let disk = connection.must_open(&path, flags::READ_ONLY);
+            assert_eq!(disk.transport(), "https", "{release}");
+            assert!(content(&disk) == expected(true), "{release}");
         }
     });
 }

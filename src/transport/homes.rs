@@ -100,6 +100,10 @@ impl Debug for Pending {
 /// How long the thread of a move is waited for at the end. One that is connecting at that moment ends by itself.
 const LAST_STEPS: Duration = Duration::from_millis(100);
 
+/// How long a disk that is locked is asked for again by the next way, and how often.
+const HELD: Duration = Duration::from_secs(5);
+const BREATH: Duration = Duration::from_millis(50);
+
 /// Faults after which another way may still lead to the disk. A peer that cannot be trusted is none of them.
 fn is_lost(kind: ErrorKind) -> bool {
     matches!(
@@ -245,7 +249,7 @@ impl Shared {
         let mut last = Error::new(ErrorKind::NotSupported, "none is left");
         for (i, way) in self.ways.iter().enumerate().skip(at + 1) {
             *taken = i;
-            last = match way.open() {
+            last = match self.open_by(&**way) {
                 Ok(home) if home.blocks.size() == self.size => return Ok(home),
                 Ok(other) => {
                     other.line.cut();
@@ -258,6 +262,25 @@ impl Shared {
             last = last.context(way.mode().name());
         }
         Err(last)
+    }
+}
+
+impl Shared {
+    /// Opens by this way. A host may still hold the disk for the connection that was lost, of whose end it hears later.
+    fn open_by(&self, way: &dyn Route) -> Result<Home> {
+        let until = Instant::now() + HELD;
+        loop {
+            match way.open() {
+                Err(e) if e.kind() == ErrorKind::Locked && Instant::now() < until => {
+                    let mut state = self.state.lock();
+                    if !matches!(state.phase, Phase::Moving) {
+                        return Err(e);
+                    }
+                    self.settled.wait_for(&mut state, BREATH);
+                }
+                result => return result,
+            }
+        }
     }
 }
 

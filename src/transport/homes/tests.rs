@@ -96,6 +96,8 @@ impl Line for Host {
 struct Road {
     host: Arc<Host>,
     fault: Option<ErrorKind>,
+    /// How many attempts end with the fault, if there is one.
+    closed: usize,
     gate: Mutex<Option<mpsc::Receiver<()>>>,
     taken: AtomicUsize,
 }
@@ -108,10 +110,10 @@ impl Way for Road {
     }
 
     fn open(&self) -> Result<Home> {
-        self.taken.fetch_add(1, Ordering::SeqCst);
+        let before = self.taken.fetch_add(1, Ordering::SeqCst);
         let gate = self.gate.lock().take();
         gate.map(|gate| gate.recv());
-        match self.fault {
+        match self.fault.filter(|_| before < self.closed) {
             Some(kind) => Err(Error::new(kind, "the road is closed")),
             None => Ok(home(&self.host)),
         }
@@ -128,7 +130,8 @@ fn host(byte: u8, size: u64, holds: bool) -> Arc<Host> {
 }
 
 fn road(host: &Arc<Host>) -> Road {
-    Road { host: host.clone(), fault: None, gate: Mutex::new(None), taken: AtomicUsize::new(0) }
+    let (gate, taken) = (Mutex::new(None), AtomicUsize::new(0));
+    Road { host: host.clone(), fault: None, closed: usize::MAX, gate, taken }
 }
 
 #[derive(Default)]
@@ -174,6 +177,25 @@ fn start(homes: &Homes) -> mpsc::Receiver<Result<u8, ErrorKind>> {
     });
     assert!(homes.start(Transfer::ReadOwned(vec![0; 16]), 0, finish).is_none());
     ended
+}
+
+#[test]
+fn a_disk_that_is_locked_for_the_lost_connection_is_asked_for_again() {
+    let scene = scene(|host| Road { fault: Some(ErrorKind::Locked), closed: 2, ..road(&host) });
+    scene.first.lose(ErrorKind::ConnectionLost);
+    assert_eq!(read(&scene.homes), Ok(2));
+    assert_eq!(scene.road.taken.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn closing_a_disk_ends_the_wait_for_its_lock() {
+    let scene = scene(|host| Road { fault: Some(ErrorKind::Locked), ..road(&host) });
+    let ended = start(&scene.homes);
+    scene.first.lose(ErrorKind::ConnectionLost);
+    let begin = Instant::now();
+    scene.homes.cut();
+    assert!(ended.recv().unwrap().is_err());
+    assert!(begin.elapsed() < HELD, "{:?}", begin.elapsed());
 }
 
 #[test]
