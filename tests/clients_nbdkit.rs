@@ -22,45 +22,15 @@ use common::tools;
 use common::tools::check;
 use common::tools::qemu_img;
 
-/// The plugins that are there. A missing one is said, and is a failure with `CI=true`.
-fn plugins() -> Vec<(&'static str, PathBuf)> {
-    let mut found = Vec::new();
-    for version in nbd::PLUGINS {
-        let path = nbd::plugin(version);
-        if path.is_file() {
-            found.push((version, path));
-        } else {
-            scratch::skip(&format!(
-                "{version}: {} is missing, fetch it with scripts/fetch-nbdkit-plugins.sh",
-                path.display()
-            ));
-        }
-    }
-    found
-}
-
 fn file(path: &Path) -> String {
     format!("file={}", path.display())
-}
-
-fn sha256_of(path: &Path) -> String {
-    use std::io::Read;
-    let mut input = std::fs::File::open(path).expect("the copy");
-    let mut hash = model::Hasher::default();
-    let mut buf = vec![0u8; 1 << 20];
-    loop {
-        match input.read(&mut buf).expect("reading the copy") {
-            0 => return hash.hex(),
-            n => hash.add(&buf[..n]),
-        }
-    }
 }
 
 fn for_each_image(mut check: impl FnMut(&str, &Path, &Golden, &Unpacked)) {
     let images = Images::find();
     for golden in images.golden() {
         let unpacked = images.unpack(&golden.path);
-        for (version, plugin) in plugins() {
+        for (version, plugin) in nbd::plugins() {
             check(version, &plugin, &golden, &unpacked);
         }
     }
@@ -70,7 +40,7 @@ fn for_each_image(mut check: impl FnMut(&str, &Path, &Golden, &Unpacked)) {
 fn the_plugins_load_the_library_and_describe_it() {
     requires!("nbdkit");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let mut command = Command::new("nbdkit");
         command.arg(&plugin).arg(format!("libdir={}", install.root().display())).arg("--dump-plugin");
         let said = check(&mut command).out();
@@ -86,50 +56,6 @@ fn the_plugins_load_the_library_and_describe_it() {
             said.lines().filter(|l| l.starts_with("VixDiskLib_") && l.ends_with("=0")).collect();
         assert!(missing.is_empty(), "{version}: {missing:?}");
     }
-}
-
-/// Chunks of 64 KiB that hold data in nbdinfo's map.
-fn nbdinfo_chunks(map: &str, size: u64) -> Vec<bool> {
-    let mut chunks = vec![false; size.div_ceil(65_536) as usize];
-    for object in map.split('{').skip(1) {
-        let number = |name: &str| -> u64 {
-            let at = object.find(&format!("\"{name}\":")).expect("a field") + name.len() + 3;
-            object[at..]
-                .trim_start()
-                .split([',', '}'])
-                .next()
-                .expect("a value")
-                .trim()
-                .parse()
-                .expect("a number")
-        };
-        if number("type") & 2 == 0 {
-            let (start, length) = (number("offset"), number("length"));
-            chunks[(start / 65_536) as usize..=((start + length - 1) / 65_536) as usize].fill(true);
-        }
-    }
-    chunks
-}
-
-/// The same out of qemu's map; `None` when it does not read the image.
-fn qemu_chunks(path: &Path, size: u64) -> Option<Vec<bool>> {
-    let outcome = tools::run(qemu_img(["map", "-f", "vmdk", "--output=json"]).arg(path));
-    if !outcome.status.success() {
-        return None;
-    }
-    let mut chunks = vec![false; size.div_ceil(65_536) as usize];
-    for object in outcome.out().split('{').skip(1) {
-        if !object.contains("\"data\": true") || !object.contains("\"zero\": false") {
-            continue;
-        }
-        let number = |name: &str| -> u64 {
-            let at = object.find(&format!("\"{name}\": ")).expect("a field") + name.len() + 4;
-            object[at..].split([',', '}']).next().expect("a value").trim().parse().expect("a number")
-        };
-        let (start, length) = (number("start"), number("length"));
-        chunks[(start / 65_536) as usize..=((start + length - 1) / 65_536) as usize].fill(true);
-    }
-    Some(chunks)
 }
 
 #[test]
@@ -149,9 +75,9 @@ fn every_image_copies_to_its_hash_and_maps_as_qemu_maps_it() {
         let what = format!("{version}, {}", golden.path);
         let size = std::fs::read_to_string(size).expect("the size");
         assert_eq!(size.trim(), golden.size.to_string(), "{what}");
-        assert_eq!(sha256_of(&raw), golden.sha256, "{what}");
-        let map = nbdinfo_chunks(&std::fs::read_to_string(map).expect("the map"), golden.size);
-        if let Some(expected) = qemu_chunks(&unpacked.path(), golden.size) {
+        assert_eq!(model::sha256_of(&raw), golden.sha256, "{what}");
+        let map = nbd::nbdinfo_chunks(&std::fs::read_to_string(map).expect("the map"), golden.size);
+        if let Some(expected) = nbd::qemu_chunks(&unpacked.path(), golden.size) {
             // The plugin asks for whole chunks only and calls the rest of the disk data (seen in its debug log).
             let whole = (golden.size / 65_536) as usize;
             let wrong: Vec<usize> = (0..whole).filter(|n| map[*n] != expected[*n]).collect();
@@ -177,7 +103,7 @@ fn every_image_copies_alike_without_extents_and_over_several_connections() {
                 .arg(file(&unpacked.path()))
                 .args(["--run", &copy]),
         );
-        assert_eq!(sha256_of(&raw), golden.sha256, "{version}, {}, without extents", golden.path);
+        assert_eq!(model::sha256_of(&raw), golden.sha256, "{version}, {}, without extents", golden.path);
         std::fs::remove_file(&raw).expect("removing the copy");
         let copy = format!("nbdcopy --connections=4 --threads=4 \"$uri\" {}", raw.display());
         check(install.nbdkit(plugin, &["-r", "--filter=multi-conn"]).arg(file(&unpacked.path())).args([
@@ -185,7 +111,7 @@ fn every_image_copies_alike_without_extents_and_over_several_connections() {
             "--run",
             &copy,
         ]));
-        assert_eq!(sha256_of(&raw), golden.sha256, "{version}, {}, four connections", golden.path);
+        assert_eq!(model::sha256_of(&raw), golden.sha256, "{version}, {}, four connections", golden.path);
     });
 }
 
@@ -196,32 +122,13 @@ fn another_client_converts_the_disk() {
     let images = Images::find();
     let golden = images.golden().into_iter().next().expect("an image");
     let unpacked = images.unpack(&golden.path);
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let out = scratch::folder();
         let raw = out.path().join("o.raw");
         let script = format!("qemu-img convert -f raw -O raw \"$uri\" {}", raw.display());
         check(install.nbdkit(&plugin, &["-r"]).arg(file(&unpacked.path())).args(["--run", &script]));
-        assert_eq!(sha256_of(&raw), golden.sha256, "{version}");
+        assert_eq!(model::sha256_of(&raw), golden.sha256, "{version}");
     }
-}
-
-/// Content with holes, data that compresses and data that does not.
-fn sample(folder: &Path, sectors: u64) -> PathBuf {
-    let mut rng = Rng::new(sectors);
-    let mut bytes = vec![0u8; (sectors * 512) as usize];
-    for _ in 0..sectors / 2000 + 3 {
-        let count = rng.between(1, 700.min(sectors));
-        let start = rng.below(sectors - count);
-        let data = if rng.below(2) == 0 {
-            rng.bytes((count * 512) as usize)
-        } else {
-            model::stamps(start, count, 5)
-        };
-        bytes[(start * 512) as usize..][..data.len()].copy_from_slice(&data);
-    }
-    let path = folder.join("in.raw");
-    std::fs::write(&path, bytes).expect("the sample");
-    path
 }
 
 fn compare(vmdk: &Path, raw: &Path) {
@@ -232,11 +139,11 @@ fn compare(vmdk: &Path, raw: &Path) {
 fn a_created_disk_takes_a_copy_with_flush_and_reads_it_back() {
     requires!("nbdkit", "nbdcopy", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         for kind in ["monolithic-sparse", "monolithic-flat"] {
             let folder = scratch::folder();
             let (disk, out) = (folder.path().join("new.vmdk"), folder.path().join("o.raw"));
-            let raw = sample(folder.path(), 65_536 + 4096);
+            let raw = model::sample(folder.path(), 65_536 + 4096);
             let script =
                 format!("nbdcopy --flush {} \"$uri\" && nbdcopy \"$uri\" {}", raw.display(), out.display());
             check(
@@ -247,14 +154,14 @@ fn a_created_disk_takes_a_copy_with_flush_and_reads_it_back() {
                     .args(["--run", &script]),
             );
             let what = format!("{version}, {kind}");
-            assert_eq!(sha256_of(&out), sha256_of(&raw), "{what}: read back");
+            assert_eq!(model::sha256_of(&out), model::sha256_of(&raw), "{what}: read back");
             tools::qemu_check(&disk);
             compare(&disk, &raw);
             // A new run opens what the first one made.
             std::fs::remove_file(&out).expect("removing the copy");
             let copy = format!("nbdcopy \"$uri\" {}", out.display());
             check(install.nbdkit(&plugin, &["-r"]).arg(file(&disk)).args(["--run", &copy]));
-            assert_eq!(sha256_of(&out), sha256_of(&raw), "{what}: reopened");
+            assert_eq!(model::sha256_of(&out), model::sha256_of(&raw), "{what}: reopened");
         }
     }
 }
@@ -275,11 +182,11 @@ const CREATE_TYPES: [(&str, bool); 8] = [
 fn every_kind_is_made_on_request_or_refused_with_its_code() {
     requires!("nbdkit", "nbdcopy", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         for (kind, works) in CREATE_TYPES {
             let folder = scratch::folder();
             let disk = folder.path().join("new.vmdk");
-            let raw = sample(folder.path(), 20_000);
+            let raw = model::sample(folder.path(), 20_000);
             let out = folder.path().join("o.raw");
             // One request after the other: a streamOptimized disk is written in ascending order.
             let ordered = "--synchronous --requests=1 --connections=1 --flush";
@@ -292,7 +199,7 @@ fn every_kind_is_made_on_request_or_refused_with_its_code() {
                 outcome.ok();
                 let copy = format!("nbdcopy \"$uri\" {}", out.display());
                 check(install.nbdkit(&plugin, &["-r"]).arg(file(&disk)).args(["--run", &copy]));
-                assert_eq!(sha256_of(&out), sha256_of(&raw), "{what}: read back");
+                assert_eq!(model::sha256_of(&out), model::sha256_of(&raw), "{what}: read back");
                 readers_agree(&disk, folder.path(), &std::fs::read(&raw).expect("the sample"));
             } else {
                 let log = outcome.text();
@@ -310,7 +217,7 @@ fn every_kind_is_made_on_request_or_refused_with_its_code() {
 fn a_stream_written_out_of_order_says_so_and_stays_sound() {
     requires!("nbdkit", "qemu-io", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let folder = scratch::folder();
         let disk = folder.path().join("new.vmdk");
         let script = "qemu-io -f raw -c 'write -P 7 1M 1M' -c flush -c 'write -P 8 0 64k' \
@@ -332,11 +239,11 @@ fn a_stream_written_out_of_order_says_so_and_stays_sound() {
 fn what_was_acknowledged_survives_an_exit_without_flush_and_close() {
     requires!("nbdkit", "nbdcopy", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         for kind in ["monolithic-sparse", "monolithic-flat"] {
             let folder = scratch::folder();
             let disk = folder.path().join("new.vmdk");
-            let raw = sample(folder.path(), 65_536);
+            let raw = model::sample(folder.path(), 65_536);
             let script = format!("nbdcopy {} \"$uri\"", raw.display());
             check(
                 install
@@ -352,7 +259,7 @@ fn what_was_acknowledged_survives_an_exit_without_flush_and_close() {
             let out = folder.path().join("o.raw");
             let copy = format!("nbdcopy \"$uri\" {}", out.display());
             check(install.nbdkit(&plugin, &[] as &[&str]).arg(file(&disk)).args(["--run", &copy]));
-            assert_eq!(sha256_of(&out), sha256_of(&raw), "{version}, {kind}");
+            assert_eq!(model::sha256_of(&out), model::sha256_of(&raw), "{version}, {kind}");
         }
     }
 }
@@ -361,7 +268,7 @@ fn what_was_acknowledged_survives_an_exit_without_flush_and_close() {
 fn random_writes_of_qemu_io_read_back() {
     requires!("nbdkit", "qemu-io", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let folder = scratch::folder();
         let disk = folder.path().join("d.vmdk");
         let sectors: u64 = 40_000;
@@ -400,7 +307,7 @@ fn random_writes_of_qemu_io_read_back() {
 fn a_benchmark_with_many_requests_in_flight_ends_well() {
     requires!("nbdkit", "qemu-img");
     let install = Installation::new();
-    for (_, plugin) in plugins() {
+    for (_, plugin) in nbd::plugins() {
         let folder = scratch::folder();
         let disk = folder.path().join("d.vmdk");
         let script = "qemu-img bench -f raw -c 400 -d 32 -s 64k -S 68k -w --pattern=7 \"$uri\" && \
@@ -420,7 +327,7 @@ fn a_benchmark_with_many_requests_in_flight_ends_well() {
 fn writes_with_force_unit_access_read_back() {
     requires!("nbdkit", "nbdsh", "qemu-img");
     let install = Installation::new();
-    for (_, plugin) in plugins() {
+    for (_, plugin) in nbd::plugins() {
         let folder = scratch::folder();
         let disk = folder.path().join("d.vmdk");
         let raw = folder.path().join("model.raw");
@@ -451,7 +358,7 @@ fn writes_with_force_unit_access_read_back() {
 fn a_child_is_written_in_place_over_nbd() {
     requires!("nbdkit", "nbdcopy", "qemu-img", "qemu-io");
     let install = Installation::new();
-    for (_, plugin) in plugins() {
+    for (_, plugin) in nbd::plugins() {
         let folder = scratch::folder();
         let (base, child) = (folder.path().join("b.vmdk"), folder.path().join("c.vmdk"));
         check(qemu_img(["create", "-q", "-f", "vmdk"]).arg(&base).arg("8M"));
@@ -489,7 +396,7 @@ fn the_log_has_the_lines_that_other_programs_parse() {
     let images = Images::find();
     let golden = images.golden().into_iter().next().expect("an image");
     let unpacked = images.unpack(&golden.path);
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let mut command = install.nbdkit(&plugin, &["-r", "-v"]);
         let log =
             check(command.arg(file(&unpacked.path())).args(["--run", "nbdinfo --size \"$uri\""])).text();
@@ -512,7 +419,7 @@ fn a_file_that_is_no_disk_is_an_error_with_its_cause() {
     let folder = scratch::folder();
     let path = folder.path().join("no.vmdk");
     std::fs::write(&path, vec![b'x'; 100_000]).expect("a file");
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         let mut command = install.nbdkit(&plugin, &["-r"]);
         let outcome = tools::run(command.arg(file(&path)).args(["--run", "nbdinfo \"$uri\""]));
         assert!(!outcome.late && !outcome.status.success(), "{version}: it must fail");
@@ -527,7 +434,7 @@ fn a_file_that_is_no_disk_is_an_error_with_its_cause() {
 fn ending_the_server_in_the_middle_of_writes_leaves_a_sound_disk() {
     requires!("nbdkit", "qemu-img");
     let install = Installation::new();
-    for (version, plugin) in plugins() {
+    for (version, plugin) in nbd::plugins() {
         // nbdkit sometimes breaks by itself here; the disk must be sound even then.
         let clean = (0..10).any(|_| end_in_the_middle(&install, version, &plugin) == End::Clean);
         assert!(clean, "{version}: one of ten ends in order");

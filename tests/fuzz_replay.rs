@@ -271,6 +271,21 @@ fn chain_holds_over_its_corpus() {
 }
 
 #[test]
+fn nfc_authd_holds_over_its_corpus() {
+    replay("nfc_authd");
+}
+
+#[test]
+fn nfc_frames_holds_over_its_corpus() {
+    replay("nfc_frames");
+}
+
+#[test]
+fn nfc_packed_holds_over_its_corpus() {
+    replay("nfc_packed");
+}
+
+#[test]
 fn abi_calls_holds_over_its_corpus() {
     replay("abi_calls");
 }

@@ -23,6 +23,7 @@ use common::stage::content;
 use common::stage::expected;
 use common::stage::refused;
 use common::vcsim;
+use common::vcsim::Vcsim;
 use common::vcsim::between;
 use common::vix;
 use common::vix::Disk;
@@ -31,13 +32,25 @@ use common::vix::Vix;
 use common::vix::code;
 use common::vix::flags;
 use ring::digest;
+use vixDiskLib::config::Config;
+use vixDiskLib::error::ErrorKind;
+use vixDiskLib::logging::Log;
 use vixDiskLib::net::vim::MachineSpec;
+use vixDiskLib::net::vim::Moref;
+use vixDiskLib::net::vim::Session;
+use vixDiskLib::secret::Secret;
+use vixDiskLib::session::ConnectParams;
+use vixDiskLib::session::Credentials;
+use vixDiskLib::session::DiskSpec;
+use vixDiskLib::session::Library;
+use vixDiskLib::session::OpenFlags;
 use vixDiskLib::sim::Sim;
 use vixDiskLib::sim::fault::Rule;
 use vixDiskLib::sim::options::DatastoreOptions;
 use vixDiskLib::sim::options::FolderEncoding;
 use vixDiskLib::sim::options::MachineOptions;
 use vixDiskLib::sim::options::Options;
+use vixDiskLib::units::Sectors;
 
 /// A name that has to be encoded.
 const STORE: &str = "my store 1";
@@ -129,6 +142,26 @@ fn every_image_reads_the_same_from_a_datastore_of_the_simulator() {
     });
 }
 
+/// Makes the folder a datastore of govmomi's simulator; its reference, and that of a machine.
+fn store_of(peer: &Vcsim, session: &Session, folder: &Path) -> (String, Moref) {
+    let machine = session.machine(&MachineSpec::parse("DC0/vm/DC0_H0_VM0").expect("a path"));
+    let machine = machine.expect("a machine");
+    let host = session.hardware(&machine, None).expect("hardware").host.expect("a host");
+    let cookie = session.cookie();
+    let system = peer.property(&cookie, "HostSystem", &host.id, "configManager.datastoreSystem");
+    let made = peer.soap(
+        &cookie,
+        &format!(
+            "<CreateLocalDatastore xmlns=\"urn:vim25\"><_this type=\"HostDatastoreSystem\">{}</_this>\
+             <name>{STORE}</name><path>{}</path></CreateLocalDatastore>",
+            system.split('<').next().expect("a reference"),
+            folder.display()
+        ),
+    );
+    let store = between(&made, "<returnval", "</returnval>").split_once('>').expect("a reference").1;
+    (store.to_owned(), machine)
+}
+
 #[test]
 fn every_image_reads_the_same_from_a_datastore_of_govmomis_simulator() {
     requires!(&vcsim::program());
@@ -137,21 +170,7 @@ fn every_image_reads_the_same_from_a_datastore_of_govmomis_simulator() {
         let images = golden_in(store.path());
         let peer = vcsim::vcenter();
         let session = peer.session();
-        let machine = session.machine(&MachineSpec::parse("DC0/vm/DC0_H0_VM0").expect("a path"));
-        let machine = machine.expect("a machine");
-        let host = session.hardware(&machine, None).expect("hardware").host.expect("a host");
-        let cookie = session.cookie();
-        let system = peer.property(&cookie, "HostSystem", &host.id, "configManager.datastoreSystem");
-        let system = system.split('<').next().expect("a reference");
-        let made = peer.soap(
-            &cookie,
-            &format!(
-                "<CreateLocalDatastore xmlns=\"urn:vim25\"><_this type=\"HostDatastoreSystem\">{system}</_this>\
-                 <name>{STORE}</name><path>{}</path></CreateLocalDatastore>",
-                store.path().display()
-            ),
-        );
-        between(&made, "<returnval", "</returnval>");
+        let (_, machine) = store_of(&peer, &session, store.path());
         let server = Server {
             name: format!("127.0.0.1:{}", peer.port),
             thumbprint: Some(peer.thumbprint(&digest::SHA256)),
@@ -165,6 +184,57 @@ fn every_image_reads_the_same_from_a_datastore_of_govmomis_simulator() {
         assert_eq!(refused(&server, &gone, flags::READ_ONLY), code::FILE_NOT_FOUND);
         session.close().expect("a farewell");
     });
+}
+
+#[test]
+fn a_first_class_disk_is_read_without_a_machine() {
+    requires!(&vcsim::program());
+    let (folder, images) = (scratch::folder(), Images::find());
+    let golden = images.golden().into_iter().find(|golden| golden.path.ends_with("/monolithicSparse.vmdk"));
+    let golden = golden.expect("an image of one file");
+    let peer = vcsim::vcenter();
+    let session = peer.session();
+    let (store, _) = store_of(&peer, &session, folder.path());
+    let task = peer.soap(
+        &session.cookie(),
+        &format!(
+            "<CreateDisk_Task xmlns=\"urn:vim25\"><_this type=\"VcenterVStorageObjectManager\">VStorageObjectManager</_this>\
+             <spec><name>fcd</name><backingSpec xsi:type=\"VslmCreateSpecDiskFileBackingSpec\">\
+             <datastore type=\"Datastore\">{store}</datastore></backingSpec><capacityInMB>10</capacityInMB></spec></CreateDisk_Task>"
+        ),
+    );
+    let made = peer.result(&session.cookie(), between(&task, "<returnval type=\"Task\">", "</returnval>"));
+    let id = between(&made, "<id><id>", "</id>").to_owned();
+    let path = session.first_class_disk(&id, &Moref::new("Datastore", &store), None).expect("its path");
+    let file = folder.path().join(path.split_once("] ").expect("a path of a datastore").1);
+    std::fs::copy(images.unpack(&golden.path).path(), file).expect("its content");
+
+    let library = Library::new(Log::none(), Config::default());
+    let connect = |modes: &str| {
+        let params = ConnectParams {
+            server: Some(format!("127.0.0.1:{}", peer.port)),
+            thumbprint: Some(peer.thumbprint(&digest::SHA256)),
+            credentials: Credentials::User {
+                name: "user".to_owned(),
+                password: Secret::from("pass".to_owned()),
+            },
+            disk: DiskSpec::FirstClassDisk { id: id.clone(), datastore: store.clone(), snapshot: None },
+            ..ConnectParams::default()
+        };
+        library.connect(params, true, None, Some(modes.to_owned())).expect("a connection")
+    };
+    let refused = connect("nbdssl:nbd").open(Path::new(""), OpenFlags::READ_ONLY).expect_err("a refusal");
+    assert_eq!(refused.kind(), ErrorKind::NotSupported);
+    for path in ["", &path] {
+        let connection = connect("nbdssl:https");
+        let disk = connection.open(Path::new(path), OpenFlags::READ_ONLY).expect("the disk");
+        let mut content = vec![0; golden.size as usize];
+        disk.read(Sectors(0), &mut content).expect("its content");
+        assert_eq!((model::sha256(&content), disk.transport_mode()), (golden.sha256.clone(), "https"));
+        connection.close().expect("an end");
+    }
+    library.shut_down();
+    session.close().expect("a farewell");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Whole disks on every kind of NBD server, plain and with TLS, synchronous and asynchronous, over connections that
 //! break: all through the C interface.
 #![allow(clippy::unwrap_used)]
-#![allow(unsafe_code)] // asynchronous requests keep buffers beyond the call
 
 mod common;
 
@@ -16,6 +15,11 @@ use common::child::in_child;
 use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
+use common::pieces::compare_async;
+use common::pieces::compare_sync;
+use common::pieces::part;
+use common::pieces::pieces;
+use common::pieces::write_async;
 use common::pki::Pki;
 use common::proxy::Fate;
 use common::proxy::Lane;
@@ -25,7 +29,6 @@ use common::servers;
 use common::servers::Door;
 use common::tools;
 use common::vix;
-use common::vix::Completions;
 use common::vix::Disk;
 use common::vix::Server;
 use common::vix::Vix;
@@ -79,61 +82,10 @@ fn image(folder: &Path) -> PathBuf {
     path
 }
 
-/// The disk in pieces of many sizes, in an order of its own.
-fn pieces(seed: u64) -> Vec<(u64, u64)> {
-    let mut rng = Rng::new(seed);
-    let (mut all, mut at) = (Vec::new(), 0);
-    while at < SECTORS {
-        let longest = if rng.below(4) == 0 { 1000 } else { 64 };
-        let count = rng.between(1, longest).min(SECTORS - at);
-        all.push((at, count));
-        at += count;
-    }
-    for n in (1..all.len()).rev() {
-        all.swap(n, rng.below(n as u64 + 1) as usize);
-    }
-    all
-}
-
-/// The piece of a whole disk.
-fn part(whole: &[u8], (at, count): (u64, u64)) -> &[u8] {
-    &whole[(at * 512) as usize..((at + count) * 512) as usize]
-}
-
-/// Writes these pieces of a whole disk with many in flight.
-#[track_caller]
-fn write_async(disk: &Disk<'_>, pieces: &[(u64, u64)], whole: &[u8]) {
-    let completions = Completions::default();
-    for (id, (at, count)) in pieces.iter().enumerate() {
-        let bytes = part(whole, (*at, *count));
-        completions.wait_for((id + 1).saturating_sub(24));
-        // SAFETY: buffers and collector live until all have completed.
-        let result = unsafe { disk.write_async(*at, bytes.as_ptr(), *count, id as u64, &completions) };
-        assert_eq!(result, code::ASYNC);
-    }
-    completions.wait_for(pieces.len());
-    let failed = completions.take().into_iter().find(|(_, result)| *result != code::OK);
-    assert_eq!(failed, None, "{}", vix::log_text());
-}
-
-/// Reads these pieces with many in flight, and compares.
-#[track_caller]
-fn compare_async(disk: &Disk<'_>, pieces: &[(u64, u64)], depth: usize, whole: &[u8]) {
-    let read = disk.read_many(pieces, depth, 1).unwrap_or_else(|e| panic!("{e}\n{}", vix::log_text()));
-    let mut rest = read.as_slice();
-    for piece in pieces {
-        let (got, behind) = rest.split_at((piece.1 * 512) as usize);
-        assert!(got == part(whole, *piece), "asynchronous: {} sectors at {}", piece.1, piece.0);
-        rest = behind;
-    }
-}
-
 #[track_caller]
 fn verify(disk: &Disk<'_>, whole: &[u8], seed: u64) {
-    for piece in pieces(seed) {
-        assert!(disk.must_read(piece.0, piece.1) == part(whole, piece), "{} sectors at {}", piece.1, piece.0);
-    }
-    compare_async(disk, &pieces(seed + 1), 16, whole);
+    compare_sync(disk, &pieces(SECTORS, seed), whole);
+    compare_async(disk, &pieces(SECTORS, seed + 1), 16, whole);
 }
 
 /// Everything is written and read twice: once by synchronous calls, once by asynchronous ones.
@@ -147,7 +99,7 @@ fn fill_and_verify(kind: Kind, pki: Option<&Pki>) {
     for (version, synchronous) in [(1, true), (2, false)] {
         let disk = open(&name, flags::READ_WRITE);
         assert_eq!((disk.transport().as_str(), disk.info().capacity), (mode, SECTORS), "{kind:?}");
-        let (pieces, whole) = (pieces(version), stamps(0, SECTORS, version));
+        let (pieces, whole) = (pieces(SECTORS, version), stamps(0, SECTORS, version));
         if synchronous {
             pieces.iter().for_each(|piece| disk.must_write(piece.0, part(&whole, *piece)));
         } else {
@@ -315,7 +267,7 @@ fn survive(cuts: usize, kind: Kind, pki: Option<&Pki>) {
     let certificates = pki.map(|pki| format!("?tls-certificates={}", pki.client().display()));
     let name = Server::named(proxy.uri(pki.is_some(), "") + &certificates.unwrap_or_default());
     let disk = open(&name, flags::READ_WRITE);
-    let (mut waiting, whole) = (pieces(1), stamps(0, SECTORS, 1));
+    let (mut waiting, whole) = (pieces(SECTORS, 1), stamps(0, SECTORS, 1));
     let mut written: Vec<(u64, u64)> = Vec::new();
     let mut rng = Rng::new(2);
     let start = Instant::now();

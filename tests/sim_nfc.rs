@@ -669,6 +669,38 @@ fn clients_that_break_the_protocol_are_dropped() {
 }
 
 #[test]
+fn a_write_whose_file_is_closed_meanwhile_is_refused() {
+    let host = Host::new(content());
+    let mut client = writer(&host);
+    let (handle, op) = (client.opened.handle, client.op());
+    let mut bytes = Io::write(handle, 0, 1024, 0, 512).encode(op).to_vec();
+    bytes.extend([9; 512]);
+    let close = client.op();
+    open::close_file(handle, close, &mut bytes);
+    bytes.extend(Io::write(handle, 0, 1024, 512, 512).encode(op));
+    bytes.extend([9; 512]);
+    client.wire.say(&bytes).unwrap();
+    client.answer(close).unwrap().unwrap();
+    assert!(client.answer(op).unwrap().unwrap_err().text.contains("closed meanwhile"));
+}
+
+#[test]
+fn the_last_words_may_come_all_at_once() {
+    let host = Host::new(content());
+    host.set("delay=50ms");
+    let mut client = client(&host);
+    let (file, session) = (client.op(), client.op());
+    let mut bytes = Vec::new();
+    open::close_file(client.opened.handle, file, &mut bytes);
+    open::close_session(session, &mut bytes);
+    bytes.extend(Message::Complete.encode());
+    client.wire.say(&bytes).unwrap();
+    assert_eq!(client.frame().unwrap().header.kind, Kind::CloseFile);
+    assert_eq!(client.frame().unwrap().header.kind, Kind::CloseSession);
+    ends(&client.wire);
+}
+
+#[test]
 fn strangers_at_the_door_are_dropped() {
     let host = Host::new(content());
     for garbage in [&b"SESSION x\r\n"[..], b"\x16\x03\x01\xff\xff", &[0; 300]] {

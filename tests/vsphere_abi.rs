@@ -190,6 +190,8 @@ fn every_mistake_has_its_code() {
         assert_eq!(refused(&good, Path::new("no/path.vmdk"), read), code::NAME_INVALID);
         assert_eq!(refused(&good, &disk, read | flags::SINGLE_LINK), code::NOT_SUPPORTED);
         assert_eq!(refused(&good, &disk, read | flags::ZLIB | flags::SKIPZ), code::INVALID_ARG);
+        let elsewhere = with(&|server| server.nfc_port = 1); // where nobody listens
+        assert_eq!(refused(&elsewhere, &disk, read), code::CONN_REFUSED);
         let port = stage.sim.address().port();
         drop(stage);
         let gone = with(&|server| server.name = format!("https://127.0.0.1:{port}/sdk"));

@@ -13,6 +13,7 @@ pub mod images;
 pub mod limits;
 pub mod nbd;
 pub mod nfc;
+pub mod nfc_wire;
 pub mod oracle;
 pub mod peer;
 pub mod seeds;
@@ -32,6 +33,9 @@ pub const TARGETS: &[Target] = &[
     ("cowd", extents::cowd),
     ("sesparse", extents::sesparse),
     ("chain", chain::chain),
+    ("nfc_authd", nfc_wire::nfc_authd),
+    ("nfc_frames", nfc_wire::nfc_frames),
+    ("nfc_packed", nfc_wire::nfc_packed),
     ("abi_calls", abi_calls::abi_calls),
     ("nbd_client", nbd::nbd_client),
     ("nfc_client", nfc::nfc_client),

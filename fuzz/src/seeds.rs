@@ -6,6 +6,7 @@ use super::images::SparseSpec;
 use super::images::StreamLayout;
 use super::nbd;
 use super::nfc;
+use super::nfc_wire;
 use super::soap;
 use super::store::Holey;
 
@@ -21,6 +22,9 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "cowd" => vec![("cowd", Holey::encode(&images::cowd().file))],
         "sesparse" => vec![("sesparse", Holey::encode(&images::sesparse().file))],
         "chain" => chains(),
+        "nfc_authd" => nfc_wire::seeds_authd(),
+        "nfc_frames" => nfc_wire::seeds_frames(),
+        "nfc_packed" => nfc_wire::seeds_packed(),
         "abi_calls" => calls(),
         "nbd_client" => nbd::seeds(),
         "nfc_client" => nfc::seeds(),

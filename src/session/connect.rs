@@ -166,7 +166,7 @@ impl Connection {
         library: Arc<Library>,
         params: ConnectParams,
         read_only: bool,
-        snapshot: Option<&str>,
+        snapshot: Option<String>,
         modes: Option<String>,
     ) -> Result<Self> {
         let place = match params.nbd_server()? {

@@ -109,8 +109,7 @@ impl Library {
         if self.is_stopped() {
             return Err(Error::new(ErrorKind::NotInitialised, "the library is being shut down"));
         }
-        let connection =
-            Arc::new(Connection::new(self.clone(), params, read_only, snapshot.as_deref(), modes)?);
+        let connection = Arc::new(Connection::new(self.clone(), params, read_only, snapshot, modes)?);
         let mut connections = self.connections.lock();
         connections.retain(|known| known.strong_count() > 0);
         connections.push(Arc::downgrade(&connection));

@@ -45,7 +45,7 @@ const LONGEST_IDENTITY: usize = 50;
 
 impl VspherePlace {
     /// The place that parameters name, `None` when they name no server. Nothing is sent.
-    pub fn new(library: &Library, params: &ConnectParams, snapshot: Option<&str>) -> Result<Option<Self>> {
+    pub fn new(library: &Library, params: &ConnectParams, snapshot: Option<String>) -> Result<Option<Self>> {
         let Some(entrance) = entrance(library, params)? else { return Ok(None) };
         Ok(Some(VspherePlace {
             subject: subject(params, snapshot),
@@ -93,14 +93,14 @@ pub(super) fn nameless() -> Error {
     Error::new(ErrorKind::InvalidArgument, what)
 }
 
-fn subject(params: &ConnectParams, snapshot: Option<&str>) -> Subject {
-    let named = |text: Option<&str>| text.filter(|text| !text.trim().is_empty()).map(str::to_owned);
+fn subject(params: &ConnectParams, snapshot: Option<String>) -> Subject {
+    let named = |text: Option<String>| text.filter(|text| !text.trim().is_empty());
     let disks = match params.disk.clone() {
         DiskSpec::Machine => Disks::OfMachine,
         DiskSpec::FirstClassDisk { id, datastore, snapshot } => Disks::FirstClass { id, datastore, snapshot },
         DiskSpec::Datastore { datastore, folder } => Disks::OfFolder { datastore, folder },
     };
-    Subject { machine: named(params.vmx_spec.as_deref()), snapshot: named(snapshot), disks }
+    Subject { machine: named(params.vmx_spec.clone()), snapshot: named(snapshot), disks }
 }
 
 /// Where and how to log in. `None`: no server is named.

@@ -234,4 +234,34 @@ mod tests {
         }
         assert_eq!(chosen("san:nbd", Some(Mode::NbdSsl)), Ok(vec![Mode::Nbd]));
     }
+
+    #[test]
+    fn a_mode_that_must_be_named_is_taken_by_nobody_else() {
+        let ways = [Mode::NbdSsl, Mode::Nbd, Mode::Https];
+        let chosen =
+            |list| order(list, &ways, Some(Mode::NbdSsl), "a disk", &Log::none()).map_err(|e| e.kind());
+        for none in [None, Some(""), Some(":")] {
+            assert_eq!(chosen(none), Ok(vec![Mode::NbdSsl, Mode::Nbd]));
+        }
+        assert_eq!(chosen(Some("san:Https:nbd")), Ok(vec![Mode::Https, Mode::Nbd]));
+        assert_eq!(chosen(Some("san")), Ok(vec![Mode::NbdSsl]));
+        let only = order(None, &[Mode::Https], None, "a disk", &Log::none());
+        assert_eq!(only.unwrap_err().kind(), ErrorKind::NotSupported);
+    }
+
+    #[test]
+    fn a_port_that_is_closed_is_no_reason_against_another_one() {
+        let seen = RefCell::default();
+        let (lost, refused) = (Some(ErrorKind::ConnectionRefused), Some(ErrorKind::CertificateRefused));
+        let tried = |first, then: Mode| {
+            let (first, then) = (
+                Fake { mode: Mode::NbdSsl, fails: first, tried: &seen },
+                Fake { mode: then, fails: None, tried: &seen },
+            );
+            super::first(&[&first, &then], "a disk", &Log::none()).map_err(|e| e.kind())
+        };
+        assert_eq!(tried(lost, Mode::Https), Ok((1, Mode::Https)));
+        assert_eq!(tried(lost, Mode::Nbd), Err(ErrorKind::ConnectionRefused));
+        assert_eq!(tried(refused, Mode::Https), Err(ErrorKind::CertificateRefused));
+    }
 }

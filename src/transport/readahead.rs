@@ -1,14 +1,17 @@
-//! Reading ahead of one who reads small pieces in a row, each after the other: a storage with latency would make him wait
-//! for every piece.
+//! Reading ahead of one who reads pieces in a row, each after the other: a storage with latency would make him wait for
+//! every piece.
 //!
 //! From the third piece in a row on, chunks that follow are read before they are asked for, as many as the latency needs:
-//! twice as much whenever the reader had to wait. They are gone when anything is written to them or the storage is
+//! twice as much whenever the reader had to wait. Long pieces are read straight into the reader's buffer instead, which
+//! saves a copy, as long as they do not take long. What was read ahead is gone when anything is written to them or the storage is
 //! flushed, and no chunk is read while a write is under way: what is served is never older than the last write or flush
 //! through this storage.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
@@ -24,8 +27,14 @@ use crate::units::align_down;
 
 /// Longer reads are pipelined by the storage itself.
 const SMALL: usize = 256 << 10;
-/// What is read ahead at once.
+/// Longer reads than small ones, up to this, are read ahead of where they take long.
+const LONG: usize = 4 << 20;
+/// What is read ahead at once, of small reads and of long ones.
 const CHUNK: u64 = 256 << 10;
+const LONG_CHUNK: u64 = 1 << 20;
+/// A long read takes long from so much on, and so much more for each KiB: a slower storage leaves time for a copy.
+const LATE: Duration = Duration::from_micros(300);
+const LATE_PER_KIB: Duration = Duration::from_nanos(300);
 /// Chunks begin at multiples of this, so that no storage finds their edges inconvenient.
 const ALIGNED: u64 = 64 << 10;
 /// How far ahead, at first and at most.
@@ -55,6 +64,8 @@ struct State {
     row: u32,
     /// How far ahead.
     reach: u64,
+    /// The last long read that was not read ahead of took long.
+    late: bool,
     /// In ascending order, each where the one before ends.
     chunks: VecDeque<Chunk>,
     /// Numbers chunks.
@@ -97,11 +108,14 @@ impl ReadAhead {
 
     /// Copies what was read ahead; starts to read what follows.
     fn serve(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
-        let mut done = 0;
+        let (mut done, buf_len) = (0, buf.len());
         let mut state = self.shared.state.lock();
-        state.note(offset, buf.len());
+        state.note(offset, buf_len);
+        if buf_len > SMALL && !state.late {
+            return Ok(0);
+        }
         while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            self.reach_out(&mut state, offset + done as u64)?;
+            self.reach_out(&mut state, offset + done as u64, buf_len)?;
             match self.shared.copy(&mut state, rest, offset + done as u64) {
                 Served::Bytes(count) => done += count,
                 Served::Nothing => break,
@@ -110,16 +124,18 @@ impl ReadAhead {
         Ok(done)
     }
 
-    /// Starts to read the chunks that are due.
-    fn reach_out(&self, state: &mut MutexGuard<'_, State>, at: u64) -> Result<()> {
+    /// Starts to read the chunks that are due for one who reads pieces of this length.
+    fn reach_out(&self, state: &mut MutexGuard<'_, State>, at: u64, piece: usize) -> Result<()> {
         if state.row < ENOUGH || state.writes > 0 || state.useless {
             return Ok(());
         }
         let size = self.inner.size()?;
+        let chunk = if piece > SMALL { LONG_CHUNK } else { CHUNK };
+        let least = LEAST.max(2 * piece as u64);
         loop {
             let from = state.chunks.back().map_or(align_down(at, ALIGNED), |last| last.range.end);
-            let range = from..size.min(from.saturating_add(CHUNK));
-            if range.is_empty() || from >= at.saturating_add(state.reach.max(LEAST)) {
+            let range = from..size.min(from.saturating_add(chunk));
+            if range.is_empty() || from >= at.saturating_add(state.reach.max(least)) {
                 return Ok(());
             }
             let serial = state.serial;
@@ -139,6 +155,19 @@ impl ReadAhead {
                 return Ok(());
             }
         }
+    }
+
+    /// Reads what was not read ahead.
+    fn direct(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        if buf.len() <= SMALL || buf.len() > LONG {
+            return self.inner.read_at(buf, offset);
+        }
+        let begin = Instant::now();
+        self.inner.read_at(buf, offset)?;
+        let kib = u32::try_from(buf.len() >> 10).unwrap_or(u32::MAX);
+        let late = begin.elapsed() > LATE + LATE_PER_KIB.saturating_mul(kib);
+        self.shared.state.lock().late = late;
+        Ok(())
     }
 
     /// Runs something that changes a range.
@@ -253,10 +282,10 @@ impl Storage for ReadAhead {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let done = if buf.len() <= SMALL { self.serve(buf, offset)? } else { 0 };
+        let done = if buf.len() <= LONG { self.serve(buf, offset)? } else { 0 };
         match buf.get_mut(done..) {
             Some([]) if done > 0 => Ok(()),
-            Some(rest) => self.inner.read_at(rest, offset + done as u64),
+            Some(rest) => self.direct(rest, offset + done as u64),
             None => Ok(()),
         }
     }

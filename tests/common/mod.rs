@@ -12,7 +12,8 @@
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
-//! * [`stage`]: our own simulator with machines on it;
+//! * [`stage`]: our own simulator with machines on it; [`vixsim`]: the same as a process of its own;
+//! * [`pieces`]: a disk in pieces of many sizes;
 //! * [`nfc_house`]: the NFC server of the simulator over disks in memory;
 //! * [`readers`]: other programs that read disks;
 //! * [`process`]: limits, identity and what a process used.
@@ -29,6 +30,7 @@ pub mod nbd;
 pub mod nbd_peer;
 pub mod nfc_house;
 pub mod nfc_peer;
+pub mod pieces;
 pub mod pki;
 pub mod process;
 pub mod proxy;
@@ -40,6 +42,7 @@ pub mod stage;
 pub mod tools;
 pub mod vcsim;
 pub mod vix;
+pub mod vixsim;
 
 /// Leaves the test when a program it needs is missing: the reason is printed, and with `CI=true` it is a failure.
 #[macro_export]

@@ -1,5 +1,9 @@
 //! Stamped sectors and a seeded generator.
 
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+
 /// A small generator (xorshift64*), so that a failing run can be repeated from its seed.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
@@ -99,4 +103,33 @@ impl Hasher {
         use sha2::Digest;
         self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// The SHA-256 of a file in hex.
+pub fn sha256_of(path: &Path) -> String {
+    let mut input = std::fs::File::open(path).expect("the copy");
+    let mut hash = Hasher::default();
+    let mut buf = vec![0u8; 1 << 20];
+    loop {
+        match input.read(&mut buf).expect("reading the copy") {
+            0 => return hash.hex(),
+            n => hash.add(&buf[..n]),
+        }
+    }
+}
+
+/// Content with holes, data that compresses and data that does not.
+pub fn sample(folder: &Path, sectors: u64) -> PathBuf {
+    let mut rng = Rng::new(sectors);
+    let mut bytes = vec![0u8; (sectors * 512) as usize];
+    for _ in 0..sectors / 2000 + 3 {
+        let count = rng.between(1, 700.min(sectors));
+        let start = rng.below(sectors - count);
+        let data =
+            if rng.below(2) == 0 { rng.bytes((count * 512) as usize) } else { stamps(start, count, 5) };
+        bytes[(start * 512) as usize..][..data.len()].copy_from_slice(&data);
+    }
+    let path = folder.join("in.raw");
+    std::fs::write(&path, bytes).expect("the sample");
+    path
 }

@@ -142,3 +142,64 @@ impl Drop for Server {
         let _ = self.child.wait();
     }
 }
+
+/// The plugins that are there. A missing one is said, and is a failure with `CI=true`.
+pub fn plugins() -> Vec<(&'static str, PathBuf)> {
+    let mut found = Vec::new();
+    for version in PLUGINS {
+        let path = plugin(version);
+        if path.is_file() {
+            found.push((version, path));
+        } else {
+            scratch::skip(&format!(
+                "{version}: {} is missing, fetch it with scripts/fetch-nbdkit-plugins.sh",
+                path.display()
+            ));
+        }
+    }
+    found
+}
+
+/// Chunks of 64 KiB that hold data in nbdinfo's map.
+pub fn nbdinfo_chunks(map: &str, size: u64) -> Vec<bool> {
+    let mut chunks = vec![false; size.div_ceil(65_536) as usize];
+    for object in map.split('{').skip(1) {
+        let number = |name: &str| -> u64 {
+            let at = object.find(&format!("\"{name}\":")).expect("a field") + name.len() + 3;
+            object[at..]
+                .trim_start()
+                .split([',', '}'])
+                .next()
+                .expect("a value")
+                .trim()
+                .parse()
+                .expect("a number")
+        };
+        if number("type") & 2 == 0 {
+            let (start, length) = (number("offset"), number("length"));
+            chunks[(start / 65_536) as usize..=((start + length - 1) / 65_536) as usize].fill(true);
+        }
+    }
+    chunks
+}
+
+/// The same out of qemu's map; `None` when it does not read the image.
+pub fn qemu_chunks(path: &Path, size: u64) -> Option<Vec<bool>> {
+    let outcome = tools::run(tools::qemu_img(["map", "-f", "vmdk", "--output=json"]).arg(path));
+    if !outcome.status.success() {
+        return None;
+    }
+    let mut chunks = vec![false; size.div_ceil(65_536) as usize];
+    for object in outcome.out().split('{').skip(1) {
+        if !object.contains("\"data\": true") || !object.contains("\"zero\": false") {
+            continue;
+        }
+        let number = |name: &str| -> u64 {
+            let at = object.find(&format!("\"{name}\": ")).expect("a field") + name.len() + 4;
+            object[at..].split([',', '}']).next().expect("a value").trim().parse().expect("a number")
+        };
+        let (start, length) = (number("start"), number("length"));
+        chunks[(start / 65_536) as usize..=((start + length - 1) / 65_536) as usize].fill(true);
+    }
+    Some(chunks)
+}

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use vixDiskLib::sim::Sim;
+use vixDiskLib::sim::fault::Rule;
 use vixDiskLib::sim::options::MachineOptions;
 use vixDiskLib::sim::options::Options;
 
@@ -109,10 +110,31 @@ impl Stage {
         (snapshot.moref.clone(), PathBuf::from(&snapshot.disks[0].path))
     }
 
+    /// Something goes wrong from here on.
+    #[track_caller]
+    pub fn fault(&self, rule: &str) {
+        self.sim.faults().add(Rule::parse(rule).unwrap_or_else(|e| panic!("{rule}: {e}")));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn heal(&self) {
+        self.sim.faults().clear();
+        self.sim.knobs().change(|settings| settings.maintenance = false);
+    }
+
     /// A file of a disk.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// Starts the library with settings, everything logged.
+pub fn configured(settings: &str) -> &'static Vix {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), format!("vixDiskLib.transport.LogLevel=6\n{settings}")).expect("settings");
+    let vix = Vix::started();
+    assert_eq!(vix.init_with(8, 0, Some(file.path())), code::OK);
+    vix
 }
 
 /// Connects, which sends nothing and so succeeds.

@@ -2,7 +2,8 @@
 //!
 //! A lost connection is made anew by whoever leads, with growing pauses, until [`Shared::reconnect`] has passed since the
 //! loss; a reply ends the outage. Then everything that was in flight is sent once more: reading and writing the same
-//! bytes twice is harmless. When it cannot be made, every call fails with the cause, and so does each later one for a
+//! bytes twice is harmless; a connection that is lost again before any reply is followed by one with less in flight, because
+//! answers may have been under way behind too much. When it cannot be made, every call fails with the cause, and so does each later one for a
 //! second; after that the next call makes one attempt. A server that breaks the protocol is given up at once.
 //!
 //! A flush that was in flight fails if acknowledged writes may be gone, as does the next one if none was.
@@ -114,12 +115,16 @@ impl<P: Protocol> Connection<P> {
     /// Everything that was in flight is to be sent again, or fails for good.
     fn take_stock(&self, st: &mut MutexGuard<'_, State<P>>, cause: &Cause) {
         let durability = &self.shared.durability;
-        if std::mem::take(&mut st.lost) {
+        let lost = std::mem::take(&mut st.lost);
+        if lost {
             self.shared.log.info(|| format!("{}: {}", self.shared.protocol.label(), cause.story));
             durability.connection_lost(&cause.story);
         }
         st.blocked = false;
         st.books.send_again();
+        if lost && st.outage.is_some_and(|(_, tries)| tries > 0) {
+            st.window.lost_in_vain();
+        }
         st.window.restart();
         if durability.is_lost() {
             st.books.fail(&|| cause.error(), &|call| call.plan.ask.kind() == Kind::Flush);

@@ -36,6 +36,10 @@ const LONGEST: u64 = 1 << 20;
 const MOST_HALVINGS: u32 = 4;
 /// After so many answers it is asked for more.
 const CALM: u32 = 128;
+/// How often the number of requests is halved for connections that are lost in vain; what it is at most where it has no
+/// limit.
+const MOST_IN_VAIN: u32 = 5;
+const COUNTED: u32 = 32;
 
 /// What a window may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub struct Window {
     pause: Duration,
     /// Answers since the server last asked for patience.
     calm: u32,
+    /// Connections that were lost before anything was answered, less those that answers made up for.
+    in_vain: u32,
     /// Not below this, for a trial found it to be worth it.
     floor: u64,
     /// The shortest round trip of a long request.
@@ -101,6 +107,7 @@ impl Window {
             held_until: None,
             pause: PAUSE,
             calm: 0,
+            in_vain: 0,
             floor: limits.least,
             trip: Duration::MAX,
             trial: None,
@@ -192,6 +199,7 @@ impl Window {
             self.calm = 0;
             self.pause = PAUSE;
             self.halvings -= 1;
+            self.in_vain = self.in_vain.min(self.halvings);
             let relaxed = self.most_requests.saturating_mul(2);
             self.most_requests = if self.halvings == 0 {
                 self.limits.requests.max(1)
@@ -201,9 +209,21 @@ impl Window {
         }
     }
 
-    /// The connection is another one, with nothing in flight.
+    /// The connection was lost before anything was answered, perhaps for what was asked of it.
+    pub fn lost_in_vain(&mut self) {
+        self.in_vain = (self.in_vain + 1).min(MOST_IN_VAIN);
+    }
+
+    /// The connection is another one, with nothing in flight. As often as those before were lost in vain, less is asked of
+    /// it.
     pub fn restart(&mut self) {
+        let in_vain = self.in_vain;
         *self = Window::new(self.limits);
+        if in_vain > 0 {
+            self.in_vain = in_vain;
+            self.halvings = in_vain.min(MOST_HALVINGS);
+            self.most_requests = (self.limits.requests.min(COUNTED) >> in_vain).max(1);
+        }
     }
 
     fn look(&mut self) {
@@ -340,5 +360,27 @@ mod tests {
             window.put_off(now);
         }
         assert_eq!((window.longest(), window.most_requests), (SHORTEST, 1));
+    }
+
+    #[test]
+    fn connections_that_are_lost_in_vain_are_asked_for_less_until_answers_come() {
+        let mut window = Window::new(Limits { least: 16 << 20, requests: 16, ..Limits::of_bytes(0) });
+        window.restart();
+        assert_eq!(
+            (window.longest(), window.most_requests),
+            (u64::MAX, 16),
+            "a loss is not the window's fault"
+        );
+        for (longest, requests) in [(512, 8), (256, 4), (128, 2), (64, 1), (64, 1), (64, 1)] {
+            window.lost_in_vain();
+            window.restart();
+            assert_eq!((window.longest(), window.most_requests), (longest << 10, requests));
+        }
+        (0..CALM).for_each(|_| window.answered());
+        window.restart();
+        assert_eq!((window.longest(), window.most_requests), (128 << 10, 2), "one more chance");
+        (0..MOST_HALVINGS * CALM).for_each(|_| window.answered());
+        window.restart();
+        assert_eq!((window.longest(), window.most_requests), (u64::MAX, 16));
     }
 }

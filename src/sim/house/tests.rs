@@ -164,3 +164,25 @@ fn what_is_written_over_nfc_is_in_the_map_of_changes() {
     let units: Vec<_> = known.areas.iter().map(|area| (area.start / 65536, area.end / 65536)).collect();
     assert_eq!(units, [(3, 4), (5, 7)]);
 }
+
+#[test]
+fn a_snapshot_stays_while_somebody_reads_what_would_change() {
+    let scene = Scene::new();
+    let snapshot = scene.site.world.lock().machine("vm-21").unwrap().snapshots[0].id.clone();
+    let writer = scene.open("vm-21", WRITE, LEAF, true).unwrap();
+    writer.write(&[3; 512], 0).unwrap();
+    drop(writer);
+    let remove = || crate::sim::soap::consolidate::remove(&scene.site, "vm-21", &snapshot, true);
+    for path in [LEAF, BASE] {
+        let reader = scene.open("vm-21", READ, path, false).unwrap();
+        assert_eq!(remove().unwrap_err().name(), "FileLocked");
+        let mut sector = [0; 512];
+        reader.read(&mut sector, 0).unwrap();
+        assert_eq!(sector, if path == LEAF { [3; 512] } else { [0; 512] });
+    }
+    remove().unwrap();
+    assert_eq!(scene.open("vm-21", READ, LEAF, false).err(), Some(MISSING));
+    let mut sector = [0; 512];
+    scene.open("vm-21", READ, BASE, false).unwrap().read(&mut sector, 0).unwrap();
+    assert_eq!(sector, [3; 512]);
+}

@@ -87,6 +87,8 @@ struct State {
     next: u64,
     /// Nobody puts anything in any more, or nobody takes anything out.
     closed: bool,
+    /// What was taken out last is being worked on.
+    busy: bool,
 }
 
 #[derive(Debug)]
@@ -135,9 +137,22 @@ impl Queue {
         true
     }
 
+    /// Waits until everything was taken out and worked on, or the time is up.
+    pub fn drain(&self, until: Instant) {
+        let mut state = self.state.lock();
+        while (state.busy || !state.jobs.is_empty()) && !state.closed {
+            if self.wake.wait_until(&mut state, until).timed_out() {
+                return;
+            }
+        }
+    }
+
     /// Waits for jobs that are due and takes them. Nothing: the queue is closed.
     pub fn take(&self, into: &mut Vec<Job>) -> bool {
         let mut state = self.state.lock();
+        if std::mem::take(&mut state.busy) {
+            self.wake.notify_all();
+        }
         loop {
             if state.closed {
                 return false;
@@ -147,6 +162,7 @@ impl Queue {
                 into.extend(state.jobs.pop().map(|entry| entry.job));
             }
             if !into.is_empty() {
+                state.busy = true;
                 drop(state);
                 self.wake.notify_all();
                 return true;
@@ -197,6 +213,21 @@ mod tests {
         }
         assert_eq!(order, [2, 4, 3, 5, 1]);
         assert!(now.elapsed() >= Duration::from_millis(30));
+    }
+
+    #[test]
+    fn draining_waits_for_the_work_too() {
+        let queue = Arc::new(Queue::default());
+        queue.put(Instant::now(), job(1));
+        assert_eq!(taken(&queue), [1]);
+        queue.drain(Instant::now() + Duration::from_millis(10)); // nobody says that it is done
+        assert!(queue.state.lock().busy);
+        let theirs = Arc::clone(&queue);
+        let taker = std::thread::spawn(move || theirs.take(&mut Vec::new()));
+        queue.drain(Instant::now() + Duration::from_secs(20));
+        assert!(!queue.state.lock().busy);
+        queue.close();
+        assert!(!taker.join().unwrap());
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
+use ring::digest::SHA256;
+use ring::digest::digest;
 use rustls::ServerConfig;
 
 use crate::error::Error;
@@ -81,8 +83,8 @@ struct Connections {
     lines: HashMap<u64, Line>,
     /// Those that are served; the others wait for their turn.
     served: u32,
-    /// What tickets were good for, where they may be used again.
-    redeemed: HashMap<String, Grant>,
+    /// What tickets were good for, where they may be used again; by their digests, since they are nobody else's business.
+    redeemed: HashMap<Vec<u8>, Grant>,
 }
 
 impl NfcServer {
@@ -182,16 +184,17 @@ impl Shared {
     /// What a ticket permits.
     pub fn redeem(&self, ticket: &str) -> Option<Grant> {
         let grant = self.house.redeem(ticket);
+        let known_as = digest(&SHA256, ticket.as_bytes()).as_ref().to_vec();
         let mut connections = self.connections.lock();
         if !self.knobs.now().reuse_tickets {
             return grant;
         }
         match grant {
             Some(grant) => {
-                connections.redeemed.insert(ticket.to_owned(), grant.clone());
+                connections.redeemed.insert(known_as, grant.clone());
                 Some(grant)
             }
-            None => connections.redeemed.get(ticket).cloned(),
+            None => connections.redeemed.get(&known_as).cloned(),
         }
     }
 

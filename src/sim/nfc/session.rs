@@ -171,7 +171,9 @@ impl Session<'_> {
     /// After the end of the frames: one message, or none.
     fn farewell(&mut self) -> Result<()> {
         let soon = self.soon();
-        let Some(bytes) = self.intake.take(classic::LENGTH, soon)? else { return Ok(()) };
+        let last = self.intake.take(classic::LENGTH, soon);
+        self.queue.drain(soon); // a client need not wait for the answer before it says the last word
+        let Some(bytes) = last? else { return Ok(()) };
         match Message::parse(bytes)? {
             Message::Complete => Ok(()),
             other => Err(broken(format!("{other:?} after the end of the session"))),

@@ -70,7 +70,7 @@ impl Writes {
         row.fragments.take(io).map(drop)
     }
 
-    /// Writes a fragment's data. The row, if that was all of it.
+    /// Writes a fragment's data, to nowhere if the file is not open any more. The row, if that was all of it.
     pub fn data(
         &mut self,
         op: u32,
@@ -79,7 +79,7 @@ impl Writes {
         volume: Option<&dyn Volume>,
     ) -> Result<Option<Row>> {
         let row = self.rows.get_mut(&op).ok_or_else(|| broken("data of no write"))?;
-        if let (None, Some(volume)) = (&row.refusal, volume) {
+        if row.refusal.is_none() {
             let plain = match io.compression {
                 Compression::None => data,
                 packed => {
@@ -88,9 +88,13 @@ impl Writes {
                     &self.plain
                 }
             };
-            if let Err(e) = volume.write(plain, io.offset.saturating_add(u64::from(io.at))) {
-                row.refusal = Some(Refusal { code: 1, text: format!("vixsim: {e}") });
-            }
+            row.refusal = match volume
+                .map(|volume| volume.write(plain, io.offset.saturating_add(io.at.into())))
+            {
+                Some(Ok(())) => None,
+                Some(Err(e)) => Some(Refusal { code: 1, text: format!("vixsim: {e}") }),
+                None => Some(Refusal { code: 3, text: "vixsim: the file was closed meanwhile".to_owned() }),
+            };
         }
         let complete = row.fragments.is_complete();
         Ok(if complete { self.rows.remove(&op) } else { None })

@@ -233,7 +233,7 @@ impl Site {
         tries.losses += 1;
         // The first time it is likely that an idle connection was closed.
         tries.losses <= MOST_LOSSES
-            && (tries.losses == 1 || self.pause(FIRST_PAUSE.saturating_mul(1 << tries.losses), until))
+            && (tries.losses == 1 || self.pause(FIRST_PAUSE.saturating_mul(tries.losses), until))
     }
 
     /// Whether a server that is not available may be later; waits as long as it says.

@@ -22,6 +22,8 @@ struct Slow {
     held: Mutex<Vec<Held>>,
     started: Mutex<u32>,
     direct: Mutex<u32>,
+    /// What a direct read takes at least.
+    takes: Mutex<Duration>,
 }
 
 impl std::fmt::Debug for Slow {
@@ -51,6 +53,10 @@ impl Storage for Slow {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         *self.direct.lock() += 1;
+        let (begin, takes) = (Instant::now(), *self.takes.lock());
+        while begin.elapsed() < takes {
+            std::thread::yield_now();
+        }
         let at = offset as usize;
         buf.copy_from_slice(&self.bytes.lock()[at..at + buf.len()]);
         Ok(())
@@ -104,6 +110,27 @@ fn pieces_in_a_row_are_served_from_few_large_reads() {
         assert_eq!(*slow.direct.lock(), 1, "{step}");
         assert!(*slow.started.lock() <= 13);
     }
+}
+
+#[test]
+fn long_pieces_are_read_ahead_of_where_they_take_long() {
+    for step in [1 << 20, 384 << 10, 1_000_000] {
+        let slow = Slow::new();
+        *slow.takes.lock() = Duration::from_millis(3);
+        read_all(&ReadAhead::new(slow.clone()), &slow, step);
+        assert!(*slow.direct.lock() <= 2, "{step}: the third in a row was read ahead");
+        assert!(*slow.started.lock() > 0, "{step}");
+    }
+}
+
+#[test]
+fn pieces_longer_than_that_are_never_read_ahead() {
+    let slow = Slow::new();
+    let step = LONG + 1;
+    slow.bytes.lock().resize(4 * step, 1);
+    *slow.takes.lock() = Duration::from_millis(12);
+    read_all(&ReadAhead::new(slow.clone()), &slow, step);
+    assert_eq!((*slow.direct.lock(), *slow.started.lock()), (4, 0));
 }
 
 #[test]

@@ -70,3 +70,8 @@ pub fn forget_log() {
 pub fn log_text() -> String {
     log_lines().into_iter().map(|(level, line)| format!("{level:?}: {line}")).collect()
 }
+
+/// How many lines have this in them.
+pub fn logged(part: &str) -> usize {
+    log_lines().iter().filter(|(_, line)| line.contains(part)).count()
+}

@@ -53,6 +53,7 @@ pub use log::Level;
 pub use log::forget_log;
 pub use log::log_lines;
 pub use log::log_text;
+pub use log::logged;
 pub use log::mute;
 pub use remote::Server;
 pub use requests::Completions;

@@ -33,6 +33,8 @@ pub struct Server {
     pub login: Option<(String, String)>,
     /// The cookie of a session, instead of a login.
     pub cookie: Option<String>,
+    /// `nfcHostPort`.
+    pub nfc_port: u32,
 }
 
 /// The structure as the interface has it for `VIXDISKLIB_CRED_UID`.
@@ -84,7 +86,7 @@ impl Server {
             password: login.as_ref().map_or(null(), |login| login.1.as_ptr()),
             rest_of_creds: [0],
             port: self.port,
-            nfc_port: 0,
+            nfc_port: self.nfc_port,
             later: [0; 7],
         };
         call((&raw const params).cast())

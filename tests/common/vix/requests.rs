@@ -144,6 +144,28 @@ impl Disk<'_> {
         result
     }
 
+    /// Writes parts `(start, bytes)` with at most `depth` in flight, and waits for all. The first code that is not `OK`.
+    pub fn write_many(&self, parts: &[(u64, &[u8])], depth: usize) -> u64 {
+        let completions = Completions::default();
+        let (mut submitted, mut refused) = (0, code::OK);
+        for (start, bytes) in parts {
+            completions.wait_for((submitted + 1usize).saturating_sub(depth));
+            let (count, id) = (bytes.len() as u64 / 512, submitted as u64);
+            // SAFETY: the parts and the collector live to the end of this function, which waits for all.
+            let result = unsafe { self.write_async(*start, bytes.as_ptr(), count, id, &completions) };
+            if result != code::ASYNC {
+                refused = result;
+                break;
+            }
+            submitted += 1;
+        }
+        completions.wait_for(submitted);
+        let done = completions.take();
+        assert_eq!(done.len(), submitted, "each request completes exactly once");
+        let failed = done.into_iter().map(|(_, result)| result).find(|result| *result != code::OK);
+        failed.unwrap_or(refused)
+    }
+
     /// Reads pieces `(start, count)` with at most `depth` in flight, each into its place of the result in order;
     /// `misalign` shifts the buffer in memory. The first failing code is the error.
     pub fn read_many(&self, pieces: &[(u64, u64)], depth: usize, misalign: usize) -> Result<Vec<u8>, u64> {

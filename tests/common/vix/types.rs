@@ -14,6 +14,7 @@ pub mod code {
     pub const SESSION: u64 = 3047;
     pub const MACHINE_NOT_FOUND: u64 = 4000;
     pub const OPERATION_DISABLED: u64 = 20005;
+    pub const BUSY: u64 = 5;
     pub const FAIL: u64 = 1;
     pub const INVALID_ARG: u64 = 3;
     pub const FILE_NOT_FOUND: u64 = 4;
@@ -31,10 +32,12 @@ pub mod code {
     pub const INVALID_HANDLE: u64 = 1000;
     pub const REMOTE_OBJECT: u64 = 20;
     pub const END_OF_FILE: u64 = 14005;
+    pub const HANDSHAKE: u64 = 14006;
     pub const SERVER_NOT_FOUND: u64 = 14008;
     pub const CONN_REFUSED: u64 = 14009;
     pub const SOCKET_ERROR: u64 = 14010;
     pub const CONN_LOST: u64 = 14011;
+    pub const HOST_NOT_AVAILABLE: u64 = 14015;
     pub const NOINIT: u64 = 16001;
     pub const NEEDS_REPAIR: u64 = 16006;
     pub const OUT_OF_RANGE: u64 = 16007;

@@ -178,7 +178,7 @@ impl Way<'_> {
         let Way { dial, until, .. } = self;
         let bare = Bare(Arc::new(socket));
         let label = bare.label();
-        let greeting = line(&bare, until).context(|| format!("the first line of {label}"))?;
+        let greeting = greeting(&bare, until).context(|| format!("the first line of {label}"))?;
         let banner = Banner::of(&greeting);
         if !greeting.is_good() {
             return Err(broken(format!("{label} greets with {}", said(&greeting))).into());
@@ -265,15 +265,33 @@ fn ask(stream: &dyn Stream, command: Command<'_>, until: Instant) -> Result<Repl
     line(stream, until).context(|| format!("waiting for the answer to {command:?}"))
 }
 
+/// What a host says first. One that says nothing and ends the connection does not take it, as when it serves as many as it
+/// can: who knows of others there may wait for their end.
+fn greeting(stream: &dyn Stream, until: Instant) -> Result<Reply> {
+    let mut first = [0];
+    match talk::fill(stream, &mut first, until) {
+        Ok(()) => rest_of_line(stream, first.to_vec(), until),
+        Err(e) if e.kind() == ErrorKind::ConnectionLost => {
+            let what = "the host closes the connection without a greeting";
+            Err(e.with_kind(ErrorKind::ConnectionRefused).context(what))
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// Receives a line and nothing of what follows it.
 fn line(stream: &dyn Stream, until: Instant) -> Result<Reply> {
-    let mut bytes = Vec::with_capacity(256);
+    rest_of_line(stream, Vec::with_capacity(256), until)
+}
+
+fn rest_of_line(stream: &dyn Stream, mut bytes: Vec<u8>, until: Instant) -> Result<Reply> {
     loop {
+        let may_end = bytes.ends_with(b"\n") || bytes.len() >= authd::MOST_LINE;
+        if may_end && authd::line_length(&bytes)?.is_some() {
+            return Reply::parse(&bytes);
+        }
         let mut byte = [0];
         talk::fill(stream, &mut byte, until)?;
         bytes.extend_from_slice(&byte);
-        if (byte == *b"\n" || bytes.len() >= authd::MOST_LINE) && authd::line_length(&bytes)?.is_some() {
-            return Reply::parse(&bytes);
-        }
     }
 }

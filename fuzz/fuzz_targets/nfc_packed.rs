@@ -1,0 +1,4 @@
+//! libFuzzer's door to the target `nfc_packed`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz_bodies::nfc_wire::nfc_packed(data));
