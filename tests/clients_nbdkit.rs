@@ -4,7 +4,6 @@
 mod common;
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
 
 use common::images::Golden;
