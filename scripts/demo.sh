@@ -22,7 +22,7 @@ trap '[ -z "$sim" ] || kill "$sim" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 say() { printf '\n== %s\n' "$*"; }
 # The command goes to the standard error, so that what the program prints can be kept.
-show() { printf '$ %s\n' "${*//$work\//}" >&2; "$@"; }
+show() { local line="${*//$work\//}"; printf '$ %s\n' "${line//$PWD\//}" >&2; "$@"; }
 
 # json FILE KEY...: a value of a JSON file
 json() {

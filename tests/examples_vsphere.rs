@@ -402,15 +402,3 @@ fn the_documented_rules_and_settings_are_taken() {
         assert!(readme.contains(name), "the README does not know {name}");
     }
 }
-
-#[test]
-fn every_file_that_the_document_names_exists() {
-    let text = std::fs::read_to_string(tree::project().join("docs/vsphere.md")).unwrap();
-    let tops = ["tests/", "examples/", "scripts/", "src/"];
-    for word in text
-        .split('`')
-        .filter(|word| tops.iter().any(|top| word.starts_with(top)) && !word.contains([' ', '\n']))
-    {
-        assert!(tree::project().join(word).exists(), "docs/vsphere.md names {word}");
-    }
-}

@@ -101,7 +101,7 @@ fn every_marked_recipe_has_a_test() {
 
 #[test]
 fn every_file_the_documents_name_exists() {
-    for document in ["README.md", "CONTRIBUTING.md", "tests/data/README.md"] {
+    for document in ["README.md", "CONTRIBUTING.md", "docs/vsphere.md", "tests/data/README.md"] {
         let text = std::fs::read_to_string(project().join(document)).unwrap();
         for word in text.split('`').skip(1).step_by(2) {
             let top = ["tests/", "examples/", "scripts/", "include/", "src/", "LICENSE-", ".ci/"];
@@ -325,11 +325,13 @@ fn the_backup_example_leaves_a_backup_alone_when_the_areas_are_wrong() {
 
 #[test]
 fn the_demonstration_runs_to_its_end() {
-    if !have(&["cc", "sha256sum", "cmp"]) {
+    if !have(&["cc", "sha256sum", "cmp", "python3"]) {
         return;
     }
     let printed = run(Command::new(project().join("scripts/demo.sh"))
         .arg(tree::tree("readme-dist"))
+        .env("VIXSIM", env!("CARGO_BIN_EXE_vixsim"))
         .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()));
     assert!(printed.contains("verified") && printed.trim_end().ends_with("== Done"), "{printed}");
+    assert!(printed.contains("/sdk has [datastore1] vm/web.vmdk"), "no virtual machine was shown: {printed}");
 }
