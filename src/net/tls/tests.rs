@@ -750,12 +750,12 @@ fn what_the_peer_does_not_take_is_held_back_and_pushed_later() {
     recv_exact(&*stream, 1);
     let bytes = pattern(64 << 20);
     let mut at = 0;
-    while let Some(n) = stream.send(&[IoSlice::new(&bytes[at..])], Patience::None).unwrap() {
+    // The system may find room a moment later, but not for all of it.
+    let briefly = || Patience::Until(Instant::now() + SHORT);
+    while let Some(n) = stream.send(&[IoSlice::new(&bytes[at..])], briefly()).unwrap() {
         at += n;
         assert!(at < bytes.len(), "the system took all of it");
     }
-    assert!(!stream.push(Patience::None).unwrap());
-    assert_eq!(stream.send(&[IoSlice::new(b"y")], Patience::Until(Instant::now() + SHORT)).unwrap(), None);
     drop(go);
     assert!(stream.push(patient()).unwrap());
     stream.shutdown();
