@@ -313,7 +313,7 @@ fn errors_of_the_host_are_told_in_its_words_and_the_connection_goes_on() {
     for (code, text, kind) in [
         (13, "permission denied", ErrorKind::AccessDenied),
         (16392, "Failed to lock the file", ErrorKind::Locked),
-        (99, "", ErrorKind::Io),
+        (99, "", ErrorKind::ServerFault),
     ] {
         let disk = Arc::new(Disk::new(content()));
         let host = Host::new(move |_, talk| {

@@ -456,13 +456,13 @@ fn a_lie_while_opening_is_an_error_of_its_kind() {
             talk.raw(&bytes)?;
             talk.hold()
         }),
-        ("a refused session", ErrorKind::Io, |talk, _| {
+        ("a refused session", ErrorKind::ServerFault, |talk, _| {
             talk.handshake()?;
             let frame = talk.frame()?;
             talk.refuse(&frame, 77, "no")?;
             talk.hold()
         }),
-        ("a session with a bad status", ErrorKind::Io, |talk, _| {
+        ("a session with a bad status", ErrorKind::ServerFault, |talk, _| {
             talk.handshake()?;
             let mut bytes = Vec::new();
             open::answer(Kind::OpenSession, 0, 16, 99, &mut bytes);

@@ -115,7 +115,7 @@ impl Refusal {
             15 => ErrorKind::Locked,
             21 => ErrorKind::FileTooBig,
             22 => ErrorKind::NameInvalid,
-            _ => ErrorKind::Io,
+            _ => ErrorKind::ServerFault, // what programs know as "Unknown error"
         }
     }
 }
@@ -174,8 +174,8 @@ mod tests {
             (16392, "DiskLib error 16392: Failed to lock the file", ErrorKind::Locked),
             (4, "", ErrorKind::NotFound),
             (99, "The file was not found", ErrorKind::NotFound),
-            (20, "Thin/TBZ/Sparse disks cannot be opened in multiwriter mode", ErrorKind::Io),
-            (0, "", ErrorKind::Io),
+            (20, "Thin/TBZ/Sparse disks cannot be opened in multiwriter mode", ErrorKind::ServerFault),
+            (0, "", ErrorKind::ServerFault),
         ] {
             let error = refusal(code, text).error();
             assert_eq!(error.kind(), kind, "{code} {text}");
