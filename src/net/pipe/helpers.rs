@@ -73,8 +73,9 @@ impl<P: Protocol> Connection<P> {
         }
         let small = plan.end - plan.start <= SMALL;
         st.books.enter(Call::new(plan, Buffer::Own(transfer), Some(finish), P::Extra::default()));
-        if !st.helpers.is_reader(threads::here()) && !(small && st.is_brisk()) {
-            // the reader itself sends all it was asked for when it has told everybody
+        // Whoever receives sends what is queued: the reader itself when it has told everybody.
+        let left_to_others = st.helpers.is_reader(threads::here()) || small && st.is_brisk();
+        if !left_to_others {
             self.send_queued(&mut st);
             self.to_read.notify_one();
         }
