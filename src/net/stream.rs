@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::Result;
@@ -53,4 +54,31 @@ pub trait Stream: Debug + Send + Sync {
 
     /// The peer for messages: `tcp 127.0.0.1:10809`.
     fn label(&self) -> String;
+}
+
+/// A stream that several have: lent to a layer above and taken back, or watched by a test.
+impl<S: Stream + ?Sized> Stream for Arc<S> {
+    fn send(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
+        (**self).send(parts, patience)
+    }
+
+    fn push(&self, patience: Patience) -> Result<bool> {
+        (**self).push(patience)
+    }
+
+    fn recv(&self, parts: &mut [IoSliceMut<'_>], patience: Patience) -> Result<Option<usize>> {
+        (**self).recv(parts, patience)
+    }
+
+    fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {
+        (**self).wait(wanted, until)
+    }
+
+    fn shutdown(&self) {
+        (**self).shutdown();
+    }
+
+    fn label(&self) -> String {
+        (**self).label()
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::error::Error;
@@ -53,6 +54,12 @@ impl Waiting {
     }
 }
 
+/// How long the reply to a lone short read is looked for before the thread sleeps. Falling asleep and waking up takes about
+/// as long as a brisk server needs for it.
+const LOOK: Duration = Duration::from_micros(30);
+/// After looking in vain, so many replies are slept for.
+const RARELY: u32 = 32;
+
 /// The receiving end.
 pub struct Inbox<P: Protocol> {
     stream: Option<Arc<dyn Stream>>,
@@ -63,6 +70,8 @@ pub struct Inbox<P: Protocol> {
     /// Payloads in flight are small, so that several replies may be received at once.
     pub greedy: bool,
     waiting: Waiting,
+    /// So many lone replies are slept for without looking first.
+    sleeps: u32,
     staging: Box<[u8]>,
     start: usize,
     end: usize,
@@ -77,6 +86,7 @@ impl<P: Protocol> Inbox<P> {
             unpacker: P::Unpacker::default(),
             greedy: false,
             waiting: Waiting { progress, partial: false, begun: None },
+            sleeps: RARELY,
             staging: vec![0; STAGING].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -152,7 +162,13 @@ impl<P: Protocol> Inbox<P> {
             return Err(Error::new(ErrorKind::Internal, format!("a head of {head} bytes")));
         };
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(ahead), IoSliceMut::new(behind)];
-        let came = receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?;
+        let came = match look(self.stream.as_ref(), &mut self.sleeps, &mut parts)? {
+            Some(came) => {
+                self.waiting.partial = true;
+                came
+            }
+            None => receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?,
+        };
         let filled = came.saturating_sub(head).min(ahead.len());
         (self.start, self.end) = (0, came - filled);
         Ok(filled)
@@ -209,6 +225,29 @@ impl<P: Protocol> Inbox<P> {
             }
         }
     }
+}
+
+/// Looks for a while whether something comes, and lets others run between two looks. It does so where that was of use.
+fn look(
+    stream: Option<&Arc<dyn Stream>>,
+    sleeps: &mut u32,
+    parts: &mut [IoSliceMut<'_>],
+) -> Result<Option<usize>> {
+    if *sleeps > 0 {
+        *sleeps -= 1;
+        return Ok(None);
+    }
+    let stream = stream.ok_or_else(not_connected)?;
+    let until = Instant::now() + LOOK;
+    while Instant::now() < until {
+        // The end of the stream is for whoever waits in earnest.
+        if let Some(came) = stream.recv(parts, Patience::None)?.filter(|came| *came > 0) {
+            return Ok(Some(came));
+        }
+        std::thread::yield_now();
+    }
+    *sleeps = RARELY;
+    Ok(None)
 }
 
 /// Receives at least one byte.

@@ -136,6 +136,32 @@ fn whatever_replies_look_like_the_bytes_are_the_same() {
 }
 
 #[test]
+fn lone_reads_that_are_looked_for_get_their_bytes_and_meet_the_end() {
+    for replies in EVERY {
+        let store = store();
+        let source = Arc::clone(&store);
+        let fickle = script(move |peer| {
+            for count in 0..150 {
+                let asked = peer.asked()?;
+                if count % 7 == 3 {
+                    std::thread::sleep(Duration::from_micros(200)); // longer than anybody looks
+                }
+                answer(peer, &source, &asked)?;
+            }
+            peer.asked().map(|_| ())
+        });
+        let client = Setting::new(replies).client(vec![fickle]);
+        for count in 0..150 {
+            let mut buf = [0; 4096];
+            client.read(&mut buf, count * 4001).unwrap();
+            assert!(buf == store.lock()[count as usize * 4001..][..4096], "{replies:?} {count}");
+        }
+        let e = client.read(&mut [0; 512], 0).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::ConnectionLost);
+    }
+}
+
+#[test]
 fn no_thread_is_born_for_synchronous_calls() {
     let client = Setting::new(Replies::Simple).client(vec![(honest(&store()), None)]);
     client.read(&mut [0; 100_000], 0).unwrap();
