@@ -46,7 +46,8 @@ fn it_accepts_when_it_says_so_and_ends_when_it_is_told() {
         let folder = scratch::folder();
         let (mut child, ready) = start(&mut vixsim(), &folder.path().join("ready"));
         assert!(
-            ready.starts_with("{\"url\":\"https://127.0.0.1:") && ready.ends_with("\"vms\":[]}\n"),
+            ready.starts_with("{\"url\":\"https://127.0.0.1:")
+                && ready.contains("\"vms\":[],\"hosts\":[{\"name\":\"127.0.0.1\",\"moref\":\"host-9\","),
             "{ready}"
         );
         for name in ["sdk_port", "nfc_port"] {
@@ -57,6 +58,33 @@ fn it_accepts_when_it_says_so_and_ends_when_it_is_told() {
         let (status, late) = tools::wait_within(&mut child, LIMIT);
         assert!(status.success() && !late, "{signal}: {status}");
     }
+}
+
+#[test]
+fn every_host_has_a_name_and_a_port_that_accepts() {
+    let folder = scratch::folder();
+    let mut command = vixsim();
+    command.stdin(Stdio::piped()).args(["--until-stdin-closes", "--hosts", "3"]);
+    let (mut child, ready) = start(&mut command, &folder.path().join("ready"));
+    let hosts = ready.split("\"hosts\":").nth(1).unwrap();
+    let mut ports: Vec<u16> = hosts
+        .split("\"nfc_port\":")
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap().parse().unwrap())
+        .collect();
+    assert_eq!((ports.len(), ports[0]), (3, port(&ready, "nfc_port")));
+    for at in [1, 2] {
+        assert!(hosts.contains(&format!("\"name\":\"127.0.0.1:{}\"", ports[at])), "{hosts}");
+    }
+    for port in &ports {
+        std::net::TcpStream::connect(("127.0.0.1", *port)).unwrap();
+    }
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), 3);
+    drop(child.stdin.take());
+    let (status, late) = tools::wait_within(&mut child, LIMIT);
+    assert!(status.success() && !late, "{status}");
 }
 
 #[test]
@@ -83,6 +111,11 @@ fn what_it_cannot_do_it_says() {
         (&["--vm", "x"], 2, "NAME=DISK"),
         (&["--powered-on", "x"], 2, "no --vm has this name"),
         (&["--cert", "x"], 2, "belong together"),
+        (&["--hosts", "x"], 2, "no number"),
+        (&["--hosts", "0"], 1, "0 hosts"),
+        (&["--hosts", "65"], 1, "65 hosts"),
+        (&["--hosts", "2", "--esxi"], 1, "a bare host is one host"),
+        (&["--fault", "nfc.read=move(2)"], 1, "names host 2 of 1"),
         (&["--fault", "nfc.read"], 1, "the rule"),
         (&["--datastore", "d=/nonexistent/x"], 1, "No such file"),
         (&["--vm", &format!("m={}", missing.display())], 1, "missing.vmdk"),

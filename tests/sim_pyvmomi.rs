@@ -63,6 +63,11 @@ struct Scene {
 impl Scene {
     /// Machines `one`, on a chain of two links, and `two`.
     fn new(release: Release, esxi: bool) -> Scene {
+        Scene::of(Options { release, esxi, ..Options::default() })
+    }
+
+    /// The same with these options.
+    fn of(options: Options) -> Scene {
         let folder = scratch::folder();
         let (base, child, other) = (
             folder.path().join("a/base.vmdk"),
@@ -85,7 +90,7 @@ impl Scene {
             powered_on: false,
         };
         let machines = vec![machine("one", child), machine("two", other)];
-        Scene::with(Options { release, esxi, machines, ..Options::default() }, folder)
+        Scene::with(Options { machines, ..options }, folder)
     }
 
     fn with(mut options: Options, folder: TempDir) -> Scene {
@@ -164,6 +169,37 @@ fn settings_disks_and_power_change_and_filters_tell() {
             ],
         );
     }
+}
+
+#[test]
+fn machines_move_between_hosts_unless_somebody_keeps_them() {
+    use vixDiskLib::net::tls::TlsSettings;
+    use vixDiskLib::net::vim::Login;
+    use vixDiskLib::net::vim::Moref;
+    use vixDiskLib::net::vim::Server;
+    use vixDiskLib::net::vim::Session;
+    use vixDiskLib::net::vim::Times;
+    requires!("qemu-img");
+    if !is_here() {
+        return;
+    }
+    let scene = Scene::of(Options { hosts: 3, ..Options::default() });
+    scene.run(false, &["several", "hosts one two", "relocate two", "snapshots two"]);
+    let ready = scene.sim.ready();
+    let place = Server {
+        host: "127.0.0.1".to_owned(),
+        port: ready.sdk_port,
+        tls: TlsSettings { thumbprint: Some(ready.thumbprint_sha1.clone()), ..TlsSettings::default() },
+    };
+    let login = Login::User { name: scene.user.clone(), password: PASSWORD.to_owned().into() };
+    let session = Session::open(place, login, Times::default(), Log::none()).unwrap();
+    let two = ready.vms.iter().find(|vm| vm.name == "two").unwrap();
+    let two = Moref::new("VirtualMachine", two.moref.as_str());
+    session.disable_relocation(&two, "backup").unwrap();
+    scene.run(false, &["kept", "two", "one"]);
+    session.enable_relocation(&two, "backup").unwrap();
+    scene.run(false, &["several", "relocate two"]);
+    Scene::new(Release::V80, true).run(false, &["relocate_on_host", "two"]);
 }
 
 #[test]

@@ -30,6 +30,7 @@
 //! | `magic` | NFC: the answer begins with another magic |
 //! | `stray` | NFC: a message that nobody asked for comes before the answer |
 //! | `shutdown` | the host goes into maintenance: every connection ends and none is accepted |
+//! | `move`, `move(2)` | NFC: instead of the answer, the machine moves to the next host, or to the second |
 //! | `delay(2ms)`, `delay(1s)`, `delay(50us)` | the answer comes later; delays of several operations overlap |
 //! | `status(503)` | HTTP: this status instead of an answer |
 //! | `fault(NAME)`, `fault(NAME,FIELD=VALUE,..)` | SOAP: a fault of this type with these fields |
@@ -72,6 +73,8 @@ pub enum Action {
     Stray,
     /// Every connection to the host ends and none is accepted.
     Shutdown,
+    /// NFC: instead of the answer, the machine moves to another host.
+    Move(Target),
     /// The answer comes later.
     Delay(Duration),
     /// HTTP: this status instead of an answer.
@@ -83,6 +86,15 @@ pub enum Action {
         /// Names and values of its fields.
         fields: Vec<(String, String)>,
     },
+}
+
+/// Where a machine moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To the host behind its own; from the last one to the first.
+    Next,
+    /// To the host of this number, which counts from 0; rules count from 1.
+    Host(usize),
 }
 
 /// A time with its unit, as rules have it: `2ms`.
@@ -114,6 +126,14 @@ impl Rule {
     /// Reads a rule; the error says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self> {
         parse::rule(text)
+    }
+
+    /// The number of the host that it moves machines to, if it names one.
+    pub fn host(&self) -> Option<usize> {
+        match self.action {
+            Action::Move(Target::Host(at)) => Some(at),
+            _ => None,
+        }
     }
 
     fn is_for(&self, point: &str, id: Option<u64>) -> bool {

@@ -19,29 +19,47 @@ use crate::sim::disks::open::OpenFile;
 use crate::sim::disks::stores;
 use crate::sim::disks::tracker::Tracker;
 use crate::sim::disks::uses::Use;
+use crate::sim::fault::Target;
 use crate::sim::nfc::Grant;
 use crate::sim::nfc::House;
 use crate::sim::nfc::Refusal;
 use crate::sim::nfc::Right;
 use crate::sim::nfc::Volume;
 use crate::sim::site::Site;
+use crate::sim::soap::relocate;
 use crate::sim::world::World;
 use crate::sim::world::machine::Machine;
 use crate::units::SECTOR;
 use crate::units::Sectors;
 
-/// The simulator as its NFC server sees it.
+/// The simulator as the NFC server of a host sees it.
 #[derive(Debug)]
-pub struct Estate(pub Arc<Site>);
+pub struct Estate {
+    /// The simulator.
+    pub site: Arc<Site>,
+    /// The number of the host.
+    pub host: usize,
+}
 
 impl House for Estate {
     fn redeem(&self, ticket: &str) -> Option<Grant> {
-        self.0.tickets.redeem_nfc(ticket)
+        self.site.tickets.redeem_nfc(self.host, ticket)
+    }
+
+    fn relocate(&self, grant: &Grant, to: Target) -> bool {
+        let moved = match to {
+            Target::Next => relocate::onwards(&self.site, &grant.machine),
+            Target::Host(at) => relocate::to(&self.site, &grant.machine, at),
+        };
+        moved.unwrap_or_else(|fault| {
+            self.site.log.warning(|| format!("vixsim: a rule moves nothing: {}", fault.text));
+            false
+        })
     }
 
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn Volume>, Refusal> {
-        let opened = open(&self.0, grant, path, write);
-        self.0.log.info(|| match &opened {
+        let opened = open(self, grant, path, write);
+        self.site.log.info(|| match &opened {
             Ok(_) => format!("vixsim: opened {path}, {}", if write { "to write" } else { "to read" }),
             Err(Refusal { code, text }) => format!("vixsim: {path} is refused: {code} {text}"),
         });
@@ -75,8 +93,9 @@ struct Plan {
     tracker: Option<Arc<Tracker>>,
 }
 
-fn open(site: &Site, grant: &Grant, path: &str, write: bool) -> Result<Open, Refusal> {
-    let plan = plan(site, &site.world.lock(), grant, path, write)?;
+fn open(estate: &Estate, grant: &Grant, path: &str, write: bool) -> Result<Open, Refusal> {
+    let site = &*estate.site;
+    let plan = plan(estate, &site.world.lock(), grant, path, write)?;
     let how = if write { How::Write } else { How::Read };
     match OpenFile::open(&plan.file, how, &site.log) {
         Ok(file) => Ok(Open::new(file, plan.held, plan.tracker)),
@@ -94,11 +113,17 @@ fn missing<T>() -> Result<T, Refusal> {
     refuse(MISSING, "DiskLib error: The system cannot find the file specified: file not found")
 }
 
-fn plan(site: &Site, world: &World, grant: &Grant, path: &str, write: bool) -> Result<Plan, Refusal> {
+fn plan(estate: &Estate, world: &World, grant: &Grant, path: &str, write: bool) -> Result<Plan, Refusal> {
+    let site = &*estate.site;
     if write && !grant.right.writes() {
         return not_permitted(); // O, `nfc.md` 2
     }
     let Some(machine) = world.machine(&grant.machine) else { return not_permitted() };
+    if machine.host != estate.host {
+        // It moved after the ticket was redeemed. The connection ends at any moment; what real hosts say until then, if
+        // anything, is not known.
+        return refuse(UNKNOWN, "vixsim: the machine runs on another host");
+    }
     let Some(file) = stores::parse(path).and_then(|(store, path)| world.stores.file(store, path)) else {
         return missing();
     };

@@ -41,7 +41,9 @@ pub fn at(site: &Arc<Site>, point: &str) -> Option<Instead> {
         }
         Action::Cut => Some(Instead::Answer(Response::gone())),
         Action::Shutdown => {
-            site.knobs.change(|settings| settings.maintenance = true);
+            for host in &site.hosts {
+                host.knobs.change(|settings| settings.maintenance = true);
+            }
             Some(Instead::Answer(Response::gone()))
         }
         // These are about NFC.

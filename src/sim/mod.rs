@@ -3,7 +3,7 @@
 //! ```text
 //!   http      HTTPS server ─▶ site (the door) ─┬▶ soap       calls ─▶ collector, props: what clients see
 //!                                              └▶ folder     files of datastores
-//!   nfc       authd and NFC ─▶ house ─▶ disks                children, merges, maps of changes
+//!   hosts ─▶ nfc  authd and NFC ─▶ house ─▶ disks            children, merges, maps of changes
 //!   world     machines, snapshots, tasks       session · tickets · fault (rules) · personality (releases)
 //! ```
 //!
@@ -17,6 +17,7 @@ mod collector;
 pub mod disks;
 pub mod fault;
 mod folder;
+mod hosts;
 mod house;
 pub mod http;
 mod injected;
@@ -36,7 +37,6 @@ mod xml;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use std::time::Instant;
@@ -54,21 +54,22 @@ use crate::sim::certificate::Identity;
 use crate::sim::disks::uses::Uses;
 use crate::sim::fault::Faults;
 use crate::sim::fault::Rule;
-use crate::sim::house::Estate;
 use crate::sim::http::server::Server;
 use crate::sim::nfc::Knobs;
 use crate::sim::nfc::NfcServer;
-use crate::sim::nfc::dialect::Dialect;
 use crate::sim::options::Options;
 use crate::sim::ready::Ready;
 use crate::sim::ready::ReadyDisk;
+use crate::sim::ready::ReadyHost;
 use crate::sim::ready::ReadyMachine;
 use crate::sim::ready::ReadySnapshot;
 use crate::sim::session::Sessions;
 use crate::sim::site::Door;
 use crate::sim::site::Site;
 use crate::sim::soap::machine;
+use crate::sim::soap::relocate;
 use crate::sim::tickets::Tickets;
+use crate::sim::value::Moref;
 use crate::sim::world::World;
 use crate::sim::world::device::Device;
 use crate::threads::Threads;
@@ -78,27 +79,27 @@ use crate::threads::Threads;
 pub struct Sim {
     site: Arc<Site>,
     server: Option<Server>,
-    nfc: Option<NfcServer>,
+    /// One of each host.
+    nfc: Vec<NfcServer>,
 }
 
 /// How long the end waits for tasks.
 const END: Duration = Duration::from_secs(10);
 
 impl Sim {
-    /// Opens every disk and begins to serve. Both ports accept when this returns.
+    /// Opens every disk and begins to serve. All ports accept when this returns.
     pub fn start(options: Options) -> Result<Sim> {
         let listener = Server::listen(options.listen)?;
         let sdk = listener.local_addr().context(|| "the address of the server")?;
         let site = site_of(options, sdk)?;
-        let estate = Arc::new(Estate(site.clone()));
-        let (tls, thumbprint) = (site.identity.config.clone(), site.identity.sha256.clone());
-        let (knobs, log) = (site.knobs.clone(), site.log.clone());
-        let nfc = NfcServer::start(site.options.nfc, tls, thumbprint, estate, knobs, log)?;
-        let _ = site.nfc.set(nfc.address()); // it is empty until here
+        let nfc = hosts::serve(&site)?;
         let door = Arc::new(Door(site.clone()));
         let server = Server::serve(listener, site.identity.config.clone(), door, site.log.clone())?;
-        site.log.info(|| format!("vixsim: HTTPS on {sdk}, NFC on {}", nfc.address()));
-        Ok(Sim { site, server: Some(server), nfc: Some(nfc) })
+        site.log.info(|| {
+            let nfc: Vec<String> = nfc.iter().map(|server| server.address().to_string()).collect();
+            format!("vixsim: HTTPS on {sdk}, NFC on {}", nfc.join(", "))
+        });
+        Ok(Sim { site, server: Some(server), nfc })
     }
 
     /// Where HTTPS is served.
@@ -106,19 +107,24 @@ impl Sim {
         self.site.sdk
     }
 
-    /// Where authd and NFC are served.
+    /// Where authd and NFC of the first host are served.
     pub fn nfc_address(&self) -> SocketAddr {
-        SocketAddr::new(self.site.nfc.get().map_or(self.site.sdk.ip(), SocketAddr::ip), self.site.nfc_port())
+        self.site.host(0).address().unwrap_or(self.site.options.nfc)
     }
 
-    /// How the NFC server behaves, which may change at any time.
+    /// How the NFC server of the first host behaves, which may change at any time.
     pub fn knobs(&self) -> &Knobs {
-        &self.site.knobs
+        &self.site.host(0).knobs
     }
 
-    /// How many NFC connections are served at this moment.
+    /// The same of the host that is `at` in the list of [`Ready::hosts`].
+    pub fn knobs_of(&self, at: usize) -> Option<&Knobs> {
+        self.site.hosts.get(at).map(|host| &*host.knobs)
+    }
+
+    /// How many NFC connections are served at this moment by all hosts.
     pub fn served(&self) -> u32 {
-        self.nfc.as_ref().map_or(0, NfcServer::served)
+        self.nfc.iter().map(NfcServer::served).sum()
     }
 
     /// Cuts every NFC connection; the next one is taken again.
@@ -143,10 +149,11 @@ impl Sim {
         Ready {
             url: format!("https://{host}:{}/sdk", site.sdk.port()),
             sdk_port: site.sdk.port(),
-            nfc_port: site.nfc_port(),
+            nfc_port: site.host(0).port(),
             thumbprint_sha1: site.identity.sha1.clone(),
             thumbprint_sha256: site.identity.sha256.clone(),
             vms: world.machines.iter().map(ready_machine).collect(),
+            hosts: world.shape.hosts().enumerate().map(|(at, host)| ready_host(site, at, host)).collect(),
         }
     }
 
@@ -159,6 +166,14 @@ impl Sim {
     pub fn power(&self, machine: &str, on: bool) -> Result<()> {
         let id = self.machine_id(machine)?;
         machine::switch(&self.site, &id, on).map_err(|fault| Error::new(ErrorKind::Busy, fault.text))
+    }
+
+    /// Moves a machine to the host that is `at` in the list of [`Ready::hosts`], as a cluster does by itself: nobody is asked.
+    pub fn relocate(&self, machine: &str, at: usize) -> Result<()> {
+        let id = self.machine_id(machine)?;
+        relocate::to(&self.site, &id, at)
+            .map(drop)
+            .map_err(|fault| Error::new(ErrorKind::InvalidArgument, fault.text))
     }
 
     /// How long sessions live without a call from now on.
@@ -193,7 +208,7 @@ impl Sim {
 impl Drop for Sim {
     fn drop(&mut self) {
         self.server = None;
-        self.nfc = None;
+        self.nfc.clear();
         self.site.threads.join_until(Instant::now() + END);
     }
 }
@@ -201,24 +216,28 @@ impl Drop for Sim {
 /// Everything but the servers.
 fn site_of(options: Options, sdk: SocketAddr) -> Result<Arc<Site>> {
     let faults = Faults::new();
-    options.faults.iter().try_for_each(|rule| Rule::parse(rule).map(|rule| faults.add(rule)))?;
+    for text in &options.faults {
+        let rule = Rule::parse(text)?;
+        if let Some(at) = rule.host().filter(|at| *at >= options.hosts) {
+            let what = format!("the rule {text:?} names host {} of {}", at.saturating_add(1), options.hosts);
+            return Err(Error::new(ErrorKind::InvalidArgument, what));
+        }
+        faults.add(rule);
+    }
     let world = World::new(&options)?;
     let identity = Identity::new(options.certificate.as_ref(), options.listen.ip())?;
     let faults = Arc::new(faults);
-    let dialect = Dialect::named(options.release.personality().name).unwrap_or_else(Dialect::usual);
-    let knobs = Knobs::new(dialect, faults.clone());
-    options.nfc_settings.iter().try_for_each(|setting| knobs.set(setting))?;
+    let hosts = hosts::new(&options, &identity, &faults)?;
     Ok(Arc::new(Site {
         personality: options.release.personality(),
         sdk,
-        nfc: OnceLock::new(),
+        hosts,
         world: Mutex::new(world),
         changed: Condvar::new(),
         sessions: Sessions::new(options.session_life),
         tickets: Tickets::new(options.ticket_life),
         uses: Arc::new(Uses::default()),
         faults,
-        knobs: Arc::new(knobs),
         threads: Threads::new(os::with_signals_blocked),
         ending: AtomicBool::new(false),
         log: options.log.clone(),
@@ -241,6 +260,10 @@ impl End {
     pub fn wait(&self, watch_input: bool) -> Result<()> {
         self.0.wait(watch_input).context(|| "waiting for signals")
     }
+}
+
+fn ready_host(site: &Site, at: usize, host: Moref) -> ReadyHost {
+    ReadyHost { name: site.host_name(at), moref: host.id, nfc_port: site.host(at).port() }
 }
 
 fn ready_disk(device: &Device) -> Option<ReadyDisk> {

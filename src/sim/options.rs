@@ -19,7 +19,7 @@ use crate::sim::personality::Release;
 pub struct Options {
     /// Where HTTPS is served; port 0 is any.
     pub listen: SocketAddr,
-    /// Where authd and NFC are served; port 0 is any.
+    /// Where authd and NFC of the first host are served; port 0 is any. Other hosts have the same address and any port.
     pub nfc: SocketAddr,
     /// The one user.
     pub user: String,
@@ -27,6 +27,8 @@ pub struct Options {
     pub password: Secret,
     /// A bare host instead of a vCenter.
     pub esxi: bool,
+    /// How many hosts the vCenter has. A bare host is one.
+    pub hosts: usize,
     /// Which release it is.
     pub release: Release,
     /// Machines.
@@ -92,6 +94,7 @@ impl Default for Options {
             user: "administrator@vsphere.local".to_owned(),
             password: Secret::from("vixsim".to_owned()),
             esxi: false,
+            hosts: 1,
             release: Release::default(),
             machines: Vec::new(),
             datastores: Vec::new(),
@@ -121,6 +124,7 @@ impl fmt::Debug for Options {
             .field("nfc", &self.nfc)
             .field("user", &self.user)
             .field("esxi", &self.esxi)
+            .field("hosts", &self.hosts)
             .field("release", &self.release)
             .field("machines", &self.machines)
             .field("datastores", &self.datastores)

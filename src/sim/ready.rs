@@ -15,7 +15,7 @@ pub struct Ready {
     pub url: String,
     /// The port of HTTPS.
     pub sdk_port: u16,
-    /// The port of authd and NFC.
+    /// The port of authd and NFC of the first host.
     pub nfc_port: u16,
     /// Of the certificate, `AA:BB:..`.
     pub thumbprint_sha1: String,
@@ -23,6 +23,19 @@ pub struct Ready {
     pub thumbprint_sha256: String,
     /// The machines.
     pub vms: Vec<ReadyMachine>,
+    /// The hosts.
+    pub hosts: Vec<ReadyHost>,
+}
+
+/// A host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyHost {
+    /// Its name in the inventory.
+    pub name: String,
+    /// `host-9`.
+    pub moref: String,
+    /// The port of its authd and NFC.
+    pub nfc_port: u16,
 }
 
 /// A machine.
@@ -82,8 +95,13 @@ impl Ready {
             let (name, moref) = (quoted(&vm.name), quoted(&vm.moref));
             format!("{{\"name\":{name},\"moref\":{moref},\"disks\":{disks},\"snapshots\":{snapshots}}}")
         });
+        let hosts = array(&self.hosts, |host| {
+            let (name, moref) = (quoted(&host.name), quoted(&host.moref));
+            format!("{{\"name\":{name},\"moref\":{moref},\"nfc_port\":{}}}", host.nfc_port)
+        });
         format!(
-            "{{\"url\":{},\"sdk_port\":{},\"nfc_port\":{},\"thumbprint_sha1\":{},\"thumbprint_sha256\":{},\"vms\":{vms}}}",
+            "{{\"url\":{},\"sdk_port\":{},\"nfc_port\":{},\"thumbprint_sha1\":{},\"thumbprint_sha256\":{},\
+             \"vms\":{vms},\"hosts\":{hosts}}}",
             quoted(&self.url),
             self.sdk_port,
             self.nfc_port,
@@ -149,13 +167,15 @@ mod tests {
             thumbprint_sha1: "AA".into(),
             thumbprint_sha256: "BB".into(),
             vms: vec![vm],
+            hosts: vec![ReadyHost { name: "h".into(), moref: "host-9".into(), nfc_port: 2 }],
         };
         assert_eq!(
             ready.json(),
             "{\"url\":\"https://127.0.0.1:1/sdk\",\"sdk_port\":1,\"nfc_port\":2,\"thumbprint_sha1\":\"AA\",\
              \"thumbprint_sha256\":\"BB\",\"vms\":[{\"name\":\"v\",\"moref\":\"vm-2\",\"disks\":[{\"path\":\
              \"[d] a/b.vmdk\",\"key\":2000,\"file\":\"/x/b.vmdk\"}],\"snapshots\":[{\"name\":\"s\",\"moref\":\
-             \"snapshot-3\",\"disks\":[{\"path\":\"[d] a/b.vmdk\",\"key\":2000}]}]}]}"
+             \"snapshot-3\",\"disks\":[{\"path\":\"[d] a/b.vmdk\",\"key\":2000}]}]}],\
+             \"hosts\":[{\"name\":\"h\",\"moref\":\"host-9\",\"nfc_port\":2}]}"
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ready.json");

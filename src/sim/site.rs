@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
@@ -16,12 +15,13 @@ use crate::sim::certificate::Identity;
 use crate::sim::disks::uses::Uses;
 use crate::sim::fault::Faults;
 use crate::sim::folder;
+use crate::sim::hosts;
+use crate::sim::hosts::Host;
 use crate::sim::http::request::Request;
 use crate::sim::http::response::Response;
 use crate::sim::http::server::Handler;
 use crate::sim::injected;
 use crate::sim::injected::Instead;
-use crate::sim::nfc::Knobs;
 use crate::sim::options::Options;
 use crate::sim::personality::Personality;
 use crate::sim::session::Sessions;
@@ -36,12 +36,12 @@ pub struct Site {
     pub options: Options,
     /// The release that it is.
     pub personality: &'static Personality,
-    /// Its certificate.
+    /// The certificate of HTTPS.
     pub identity: Identity,
     /// Where HTTPS is served.
     pub sdk: SocketAddr,
-    /// Where authd and NFC are served, once they are.
-    pub nfc: OnceLock<SocketAddr>,
+    /// Its hosts; there is at least one.
+    pub hosts: Vec<Host>,
     /// What there is.
     pub world: Mutex<World>,
     /// Something in the world changed.
@@ -54,8 +54,6 @@ pub struct Site {
     pub uses: Arc<Uses>,
     /// The rules about what goes wrong.
     pub faults: Arc<Faults>,
-    /// How the NFC server behaves.
-    pub knobs: Arc<Knobs>,
     /// The threads of tasks.
     pub threads: Threads,
     /// It ends: nobody waits any longer.
@@ -80,15 +78,26 @@ impl Site {
         result
     }
 
-    /// The address of the host as it stands in tickets and in the inventory.
-    pub fn host_address(&self) -> String {
-        let ip = self.nfc.get().map_or(self.sdk.ip(), SocketAddr::ip);
-        if ip.is_unspecified() { "127.0.0.1".to_owned() } else { ip.to_string() }
+    /// A host. Machines are on hosts that exist; callers with a number of somebody else's ask `hosts` itself.
+    pub fn host(&self, at: usize) -> &Host {
+        &self.hosts[at]
     }
 
-    /// The port of authd.
-    pub fn nfc_port(&self) -> u16 {
-        self.nfc.get().map_or(0, SocketAddr::port)
+    /// The address of the hosts as it stands in tickets.
+    pub fn host_address(&self) -> String {
+        hosts::reachable(self.host(0).address().map_or(self.sdk.ip(), |address| address.ip()))
+    }
+
+    /// The name of a host in the inventory: the first one is called by its address, the others, which share it, by their ports
+    /// as well.
+    pub fn host_name(&self, at: usize) -> String {
+        let address = self.host_address();
+        let port = self.host(at).port();
+        match (at, address.contains(':')) {
+            (0, _) => address,
+            (_, true) => format!("[{address}]:{port}"),
+            (_, false) => format!("{address}:{port}"),
+        }
     }
 }
 

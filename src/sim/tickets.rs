@@ -26,7 +26,8 @@ pub struct UrlGrant {
 /// All tickets that were not used yet.
 pub struct Tickets {
     life: Mutex<Duration>,
-    nfc: Mutex<Held<Grant>>,
+    /// Grants, and the number of the host that each is for.
+    nfc: Mutex<Held<(usize, Grant)>>,
     urls: Mutex<Held<UrlGrant>>,
 }
 
@@ -50,10 +51,10 @@ impl Tickets {
         *self.life.lock() = life;
     }
 
-    /// A ticket for NFC: a UUID (O, `nfc.md` 2).
-    pub fn for_nfc(&self, grant: Grant) -> Result<String> {
+    /// A ticket for NFC with this host: a UUID (O, `nfc.md` 2).
+    pub fn for_nfc(&self, host: usize, grant: Grant) -> Result<String> {
         let id = random::uuid()?;
-        keep(&mut self.nfc.lock(), id.clone(), *self.life.lock(), grant);
+        keep(&mut self.nfc.lock(), id.clone(), *self.life.lock(), (host, grant));
         Ok(id)
     }
 
@@ -64,9 +65,16 @@ impl Tickets {
         Ok(id)
     }
 
-    /// What an NFC ticket is for; it is used up.
-    pub fn redeem_nfc(&self, id: &str) -> Option<Grant> {
-        take(&mut self.nfc.lock(), id)
+    /// What an NFC ticket is for; it is used up. A host does not know the tickets of another one, which stay good there.
+    pub fn redeem_nfc(&self, host: usize, id: &str) -> Option<Grant> {
+        let mut held = self.nfc.lock();
+        held.get(id).filter(|(_, (at, _))| *at == host)?;
+        take(&mut held, id).map(|(_, grant)| grant)
+    }
+
+    /// Nobody gets in with the NFC tickets of a machine that were not used until here.
+    pub fn forget(&self, machine: &str) {
+        self.nfc.lock().retain(|_, (_, (_, grant))| grant.machine != machine);
     }
 
     /// What a ticket of `/folder` is for; it is used up.
@@ -100,12 +108,34 @@ mod tests {
     fn a_ticket_serves_once_and_not_for_ever() {
         let tickets = Tickets::new(Duration::from_secs(60));
         let grant = Grant { machine: "vm-1".to_owned(), right: Right::Files };
-        let id = tickets.for_nfc(grant.clone()).unwrap();
-        assert_eq!(tickets.redeem_nfc(&id), Some(grant.clone()));
-        assert_eq!(tickets.redeem_nfc(&id), None);
+        let id = tickets.for_nfc(0, grant.clone()).unwrap();
+        assert_eq!(tickets.redeem_nfc(0, &id), Some(grant.clone()));
+        assert_eq!(tickets.redeem_nfc(0, &id), None);
         tickets.set_life(Duration::ZERO);
-        let late = tickets.for_nfc(grant).unwrap();
-        assert_eq!(tickets.redeem_nfc(&late), None);
-        assert_eq!(tickets.redeem_nfc(""), None);
+        let late = tickets.for_nfc(0, grant).unwrap();
+        assert_eq!(tickets.redeem_nfc(0, &late), None);
+        assert_eq!(tickets.redeem_nfc(0, ""), None);
+    }
+
+    #[test]
+    fn a_ticket_is_good_with_its_host_alone() {
+        let tickets = Tickets::new(Duration::from_secs(60));
+        let grant = Grant { machine: "vm-1".to_owned(), right: Right::Files };
+        let id = tickets.for_nfc(1, grant.clone()).unwrap();
+        assert_eq!(tickets.redeem_nfc(0, &id), None);
+        assert_eq!(tickets.redeem_nfc(1, &id), Some(grant), "the wrong host did not use it up");
+    }
+
+    #[test]
+    fn the_tickets_of_a_machine_are_forgotten_together() {
+        let tickets = Tickets::new(Duration::from_secs(60));
+        let ticket = |machine: &str| {
+            let grant = Grant { machine: machine.to_owned(), right: Right::Files };
+            tickets.for_nfc(0, grant).unwrap()
+        };
+        let [one, other] = ["vm-1", "vm-11"].map(ticket);
+        tickets.forget("vm-1");
+        assert_eq!(tickets.redeem_nfc(0, &one), None);
+        assert!(tickets.redeem_nfc(0, &other).is_some());
     }
 }

@@ -215,6 +215,23 @@ mod tests {
     }
 
     #[test]
+    fn each_host_is_counted_by_itself_and_a_vcenter_with_all_of_them() {
+        let (lines, limits) = limits();
+        let sit = |host: &str, count: usize| -> Vec<Seat> {
+            (0..count).map(|_| limits.sit(host, Some("vc"))).collect()
+        };
+        let mut seats = [sit("esx1", 30), sit("esx2", 21)];
+        assert!(lines.0.lock().is_empty(), "51 in all, and no host has 50");
+        seats[1].extend(sit("esx2", 1));
+        assert_eq!((limits.on_host("esx1"), limits.on_host("esx2")), (30, 22));
+        seats[0].extend(sit("esx1", 20));
+        let said = lines.0.lock().iter().map(|(_, line)| line.clone()).collect::<Vec<_>>();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("52 disks are open on vCenter vc"), "{said:?}");
+        assert!(said[1].starts_with("50 disks are open on host esx1"), "{said:?}");
+    }
+
+    #[test]
     fn who_finds_no_room_is_let_in_when_another_disk_is_closed() {
         let (_, limits) = limits();
         let mut seat = Some(limits.sit("esx", None));

@@ -8,6 +8,7 @@ use vixDiskLib::sim::Sim;
 use vixDiskLib::sim::fault::Rule;
 use vixDiskLib::sim::options::MachineOptions;
 use vixDiskLib::sim::options::Options;
+use vixDiskLib::sim::ready::ReadyMachine;
 
 use super::model::stamps;
 use super::scratch;
@@ -86,13 +87,17 @@ impl Stage {
         Stage { sim, folder }
     }
 
+    /// The machine `vm`; the options may have named others before it.
+    fn machine(&self) -> ReadyMachine {
+        self.sim.ready().vms.pop().expect("the last machine")
+    }
+
     /// The parameters that lead to its machine.
     pub fn server(&self) -> Server {
-        let ready = self.sim.ready();
         Server {
             name: self.sim.address().to_string(),
-            thumbprint: Some(ready.thumbprint_sha1),
-            machine: Some(format!("moref={}", ready.vms[0].moref)),
+            thumbprint: Some(self.sim.ready().thumbprint_sha1),
+            machine: Some(format!("moref={}", self.machine().moref)),
             login: Some((USER.to_owned(), PASSWORD.to_owned())),
             ..Server::default()
         }
@@ -100,13 +105,12 @@ impl Stage {
 
     /// The path of a disk of the machine.
     pub fn disk(&self, number: usize) -> PathBuf {
-        PathBuf::from(&self.sim.ready().vms[0].disks[number].path)
+        PathBuf::from(&self.machine().disks[number].path)
     }
 
     /// The snapshot, and the path of the disk that it has.
     pub fn snapshot(&self) -> (String, PathBuf) {
-        let ready = self.sim.ready();
-        let snapshot = &ready.vms[0].snapshots[0];
+        let snapshot = &self.machine().snapshots[0];
         (snapshot.moref.clone(), PathBuf::from(&snapshot.disks[0].path))
     }
 
@@ -119,7 +123,9 @@ impl Stage {
     /// Nothing goes wrong any more.
     pub fn heal(&self) {
         self.sim.faults().clear();
-        self.sim.knobs().change(|settings| settings.maintenance = false);
+        for at in 0..self.sim.ready().hosts.len() {
+            self.sim.knobs_of(at).expect("a host").change(|settings| settings.maintenance = false);
+        }
     }
 
     /// A file of a disk.

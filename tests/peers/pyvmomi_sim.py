@@ -356,6 +356,87 @@ def revert(peer, name):
     connect.Disconnect(si)
 
 
+def hosts(peer, *names):
+    """Several hosts are a cluster, with every machine on the first of them."""
+    si = peer.connect()
+    content = si.RetrieveContent()
+    found = in_view(si, vim.HostSystem)
+    said = [(host["moref"], host["name"]) for host in peer.ready["hosts"]]
+    equal([(host._moId, host.name) for host in found], said)
+    equal(len({name for _, name in said}), len(found))
+    [datacenter] = content.rootFolder.childEntity
+    [cluster] = datacenter.hostFolder.childEntity
+    equal((type(cluster), in_view(si, vim.ComputeResource)), (vim.ClusterComputeResource, [cluster]))
+    equal((cluster.host, cluster.summary.numHosts, cluster.summary.numVmotions), (found, len(found), 0))
+    equal(cluster.resourcePool.owner, cluster)
+    objects, _ = collect(si, vim.ClusterComputeResource, [])
+    equal([o.obj for o in objects], [cluster])
+    for host in found:
+        equal((host.parent, content.searchIndex.FindByInventoryPath(
+            f"{datacenter.name}/host/{cluster.name}/{host.name}")), (cluster, host))
+        equal(sorted(vm.name for vm in host.vm), sorted(names) if host == found[0] else [])
+        equal(in_view(si, vim.VirtualMachine, host), host.vm)
+    thumbprints = {host.summary.config.sslThumbprint for host in found}
+    equal((len(thumbprints), len({host.summary.hardware.uuid for host in found})), (len(found), len(found)))
+    [datastore] = datacenter.datastore
+    equal([mount.key for mount in datastore.host], found)
+    connect.Disconnect(si)
+
+
+def relocate(peer, name):
+    """A machine goes to the host that is named, with everything it has; what is no host is refused."""
+    si = peer.connect()
+    vm = peer.machine(si, name)
+    first, second = in_view(si, vim.HostSystem)[:2]
+    [cluster] = in_view(si, vim.ClusterComputeResource)
+    spec = lambda **fields: vim.vm.RelocateSpec(**fields)
+    before, [store] = cluster.summary.numVmotions, vm.datastore
+    files = [d.backing.fileName for d in disks(vm)]
+    equal(vm.runtime.host, first)
+    task = vm.RelocateVM_Task(spec(host=second), "defaultPriority")
+    equal((WaitForTask(task), task.info.entity), ("success", vm))
+    equal((vm.runtime.host, vm.summary.runtime.host), (second, second))
+    assert vm in second.vm and vm not in first.vm
+    equal([d.backing.fileName for d in disks(vm)], files)
+    equal(WaitForTask(vm.RelocateVM_Task(spec(datastore=store, pool=cluster.resourcePool))), "success")
+    equal(vm.runtime.host, second)
+    none = vim.HostSystem("host-none", si._stub)
+    equal(raises(vmodl.fault.ManagedObjectNotFound, lambda: vm.RelocateVM_Task(spec(host=none))).obj, none)
+    pool = vim.ResourcePool("resgroup-none", si._stub)
+    raises(vmodl.fault.InvalidArgument, lambda: vm.RelocateVM_Task(spec(host=first, pool=pool)))
+    locator = vim.vm.RelocateSpec.DiskLocator(diskId=2000, datastore=store)
+    raises(vmodl.fault.NotSupported, lambda: vm.RelocateVM_Task(spec(host=first, disk=[locator])))
+    raises(vmodl.fault.InvalidArgument, lambda: vm.MigrateVM_Task(priority="defaultPriority"))
+    raises(vim.fault.InvalidPowerState,
+           lambda: vm.MigrateVM_Task(host=first, priority="defaultPriority", state="poweredOn"))
+    equal(vm.runtime.host, second)
+    equal(WaitForTask(vm.MigrateVM_Task(host=first, priority="defaultPriority", state="poweredOff")), "success")
+    equal((vm.runtime.host, cluster.summary.numVmotions), (first, before + 2))
+    connect.Disconnect(si)
+
+
+def kept(peer, name, other):
+    """A machine that somebody keeps where it is does not move; others do."""
+    si = peer.connect()
+    vm, free = peer.machine(si, name), peer.machine(si, other)
+    first, second = in_view(si, vim.HostSystem)[:2]
+    equal(vm.disabledMethod, ["RelocateVM_Task"])
+    raises(vim.fault.MethodDisabled, lambda: vm.RelocateVM_Task(vim.vm.RelocateSpec(host=second)))
+    equal(vm.runtime.host, first)
+    equal(WaitForTask(free.RelocateVM_Task(vim.vm.RelocateSpec(host=second))), "success")
+    equal(free.runtime.host, second)
+    connect.Disconnect(si)
+
+
+def relocate_on_host(peer, name):
+    """A bare host has nowhere to move a machine to."""
+    si = peer.connect()
+    vm = peer.machine(si, name)
+    [host] = in_view(si, vim.HostSystem)
+    raises(vmodl.fault.NotSupported, lambda: vm.RelocateVM_Task(vim.vm.RelocateSpec(host=host)))
+    connect.Disconnect(si)
+
+
 ENVELOPE = ('<?xml version="1.0"?><e:Envelope xmlns:e="http://schemas.xmlsoap.org/soap/envelope/"><e:Body>{}</e:Body>'
             '</e:Envelope>')
 

@@ -114,6 +114,7 @@ impl Arguments {
             "nfc-set" => options.nfc_settings.push(text(parser)?),
             "session-life" => options.session_life = seconds(parser)?,
             "ticket-life" => options.ticket_life = seconds(parser)?,
+            "hosts" => options.hosts = number(parser)?,
             "most-areas" => options.most_areas = number(parser)?,
             "folder-encoding" => {
                 options.folder_encoding = match text(parser)?.as_str() {

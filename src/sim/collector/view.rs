@@ -71,9 +71,9 @@ impl View {
 
 /// What lies in an object.
 fn below(world: &World, container: &Moref, recursive: bool) -> Vec<Moref> {
-    let machines = || world.machines.iter().map(|machine| machine.moref()).collect();
     let mut open: Vec<Moref> = match container.kind.as_str() {
-        "HostSystem" | "ResourcePool" => machines(),
+        "HostSystem" => inventory::machines_on(world, container),
+        "ResourcePool" => inventory::machines(world),
         _ => inventory::children(world, container),
     };
     if !recursive {
@@ -109,7 +109,12 @@ pub fn create_container(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
     }
     if !matches!(
         container.kind.as_str(),
-        "Folder" | "Datacenter" | "ComputeResource" | "ResourcePool" | "HostSystem"
+        "Folder"
+            | "Datacenter"
+            | "ComputeResource"
+            | "ClusterComputeResource"
+            | "ResourcePool"
+            | "HostSystem"
     ) {
         return Err(Fault::argument("container"));
     }

@@ -8,6 +8,7 @@ use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::sim::fault::Action;
 use crate::sim::fault::Rule;
+use crate::sim::fault::Target;
 use crate::sim::fault::Which;
 
 /// Longest rule.
@@ -104,6 +105,8 @@ fn action(text: &str) -> Result<Action> {
         ("magic", []) => Action::Magic,
         ("stray", []) => Action::Stray,
         ("shutdown", []) => Action::Shutdown,
+        ("move", []) => Action::Move(Target::Next),
+        ("move", [Plain(host)]) => Action::Move(Target::Host(self::host(host)?)),
         ("delay", [Plain(time)]) => Action::Delay(self::time(time)?),
         ("status", [Plain(status)]) => Action::Status(self::status(status)?),
         ("fault", [Plain(name), fields @ ..]) => fault(name, fields)?,
@@ -117,6 +120,12 @@ fn code(text: &str) -> Result<u64> {
         0 => Err(wrong("0 is no error")),
         code => Ok(code),
     }
+}
+
+/// Hosts are counted from one.
+fn host(text: &str) -> Result<usize> {
+    let host: usize = number(text)?;
+    host.checked_sub(1).ok_or_else(|| wrong("hosts are counted from 1"))
 }
 
 fn status(text: &str) -> Result<u16> {
@@ -229,6 +238,10 @@ mod tests {
             (of("a=magic"), of("a=stray"), of("a=shutdown")),
             (Action::Magic, Action::Stray, Action::Shutdown)
         );
+        assert_eq!(
+            (of("a=move"), of("a = move( 2 )")),
+            (Action::Move(Target::Next), Action::Move(Target::Host(1)))
+        );
         assert_eq!(of("a=short"), Action::Short { silence: false });
         assert_eq!(of("a=short(silence)"), Action::Short { silence: true });
         assert_eq!(of("a=delay(2ms)"), Action::Delay(Duration::from_millis(2)));
@@ -271,6 +284,10 @@ mod tests {
             "a=delay(ms)",
             "a=delay(2h)",
             "a=delay(4000s)",
+            "a=move(0)",
+            "a=move()x",
+            "a=move(one)",
+            "a=move(1,2)",
             "a=status(99)",
             "a=status(70000)",
             "a=fault()",

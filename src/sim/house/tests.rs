@@ -50,6 +50,11 @@ fn disk(path: &Path) {
 impl Scene {
     /// Machine vm-21 on `a/a-000001.vmdk`, a child of `a/a.vmdk`; machine vm-23 on `b/b.vmdk`.
     fn new() -> Scene {
+        Scene::with(1)
+    }
+
+    /// The same with so many hosts; the machines are on the first.
+    fn with(hosts: usize) -> Scene {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().canonicalize().unwrap();
         for name in ["a", "b"] {
@@ -61,9 +66,9 @@ impl Scene {
         let machine =
             |name: &str, disk| MachineOptions { name: name.to_owned(), disks: vec![disk], powered_on: false };
         let machines = vec![machine("a", leaf), machine("b", root.join("b/b.vmdk"))];
-        let options = Options { machines, ..Options::default() };
+        let options = Options { machines, hosts, ..Options::default() };
         let site = crate::sim::site_of(options, SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
-        Scene { _folder: folder, house: Estate(site.clone()), site }
+        Scene { _folder: folder, house: Estate { site: site.clone(), host: 0 }, site }
     }
 
     fn open(&self, machine: &str, right: Right, path: &str, write: bool) -> Result<Arc<dyn Volume>, u64> {
@@ -185,4 +190,26 @@ fn a_snapshot_stays_while_somebody_reads_what_would_change() {
     let mut sector = [0; 512];
     scene.open("vm-21", READ, BASE, false).unwrap().read(&mut sector, 0).unwrap();
     assert_eq!(sector, [3; 512]);
+}
+
+#[test]
+fn a_machine_that_moves_takes_its_tickets_along_and_is_served_by_its_new_host_alone() {
+    let scene = Scene::with(2);
+    let there = Estate { site: scene.site.clone(), host: 1 };
+    let grant = || Grant { machine: "vm-23".to_owned(), right: WRITE };
+    let ticket = |host| scene.site.tickets.for_nfc(host, grant()).unwrap();
+    let (redeemed, waiting) = (ticket(0), ticket(0));
+    let redeemed = scene.house.redeem(&redeemed).unwrap();
+    assert!(scene.house.relocate(&redeemed, Target::Next));
+    assert_eq!((scene.house.redeem(&waiting), there.redeem(&waiting)), (None, None));
+    assert_eq!(scene.house.open(&redeemed, OTHER, true).err().map(|refusal| refusal.code), Some(UNKNOWN));
+    let later = ticket(1);
+    assert_eq!(scene.house.redeem(&later), None);
+    let later = there.redeem(&later).unwrap();
+    there.open(&later, OTHER, true).unwrap();
+    assert!(scene.open("vm-21", READ, LEAF, false).is_ok(), "the other machine stayed");
+    assert!(!there.relocate(&later, Target::Host(1)), "it is there already");
+    assert!(!there.relocate(&later, Target::Host(2)), "there is no such host");
+    assert!(there.relocate(&later, Target::Next) && scene.open("vm-23", READ, OTHER, false).is_ok());
+    assert_eq!(scene.site.world.lock().moves, 2);
 }

@@ -151,7 +151,7 @@ impl Door<'_> {
         let Some(&(_, secure)) = service.filter(|(_, secure)| !secure || self.banner.secure_data) else {
             return self.reply(&reply(501, "Invalid arguments")).map(|()| None);
         };
-        let Some(grant) = self.shared.redeem(ticket) else { return refused() };
+        let Some(grant) = self.shared.redeem(ticket, self.line) else { return refused() };
         self.reply(&reply(200, if secure { "Connect ha-nfcssl" } else { "Connect ha-nfc" }))?;
         Ok(Some((grant, secure)))
     }

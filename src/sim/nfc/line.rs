@@ -3,6 +3,7 @@
 use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -27,12 +28,25 @@ struct Ends {
     knobs: Arc<Knobs>,
     sent: AtomicU64,
     received: AtomicU64,
+    /// The machine whose ticket let it in.
+    machine: OnceLock<String>,
 }
 
 impl Line {
     /// Over this socket.
     pub fn new(socket: Socket, knobs: Arc<Knobs>) -> Self {
-        Self(Arc::new(Ends { socket, knobs, sent: AtomicU64::new(0), received: AtomicU64::new(0) }))
+        let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Ends { socket, knobs, sent, received, machine: OnceLock::new() }))
+    }
+
+    /// Notes the machine whose ticket let it in.
+    pub fn is_for(&self, machine: &str) {
+        let _ = self.0.machine.set(machine.to_owned()); // one ticket lets in
+    }
+
+    /// The machine whose ticket let it in, if any did.
+    pub fn machine(&self) -> Option<&str> {
+        self.0.machine.get().map(String::as_str)
     }
 
     /// How many of these bytes may pass. Ends the connection where none may.

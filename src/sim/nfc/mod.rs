@@ -38,13 +38,21 @@ use std::sync::Arc;
 
 use crate::error::Result;
 pub use crate::net::nfc::refusal::Refusal;
+use crate::sim::fault::Target;
 pub use crate::sim::nfc::knobs::Knobs;
+pub use crate::sim::nfc::server::Cutter;
 pub use crate::sim::nfc::server::NfcServer;
 
 /// What the NFC server asks the rest of the simulator.
 pub trait House: Debug + Send + Sync {
     /// What a ticket permits. Each is good once: the second time there is none.
     fn redeem(&self, ticket: &str) -> Option<Grant>;
+
+    /// The machine of a grant moves to another host: its connections to this one end. False: there is no other, and all is as it
+    /// was.
+    fn relocate(&self, _grant: &Grant, _to: Target) -> bool {
+        false
+    }
 
     /// Opens a file by its path `[datastore] folder/name.vmdk`. A file that the grant is not for is refused with code 11.
     fn open(&self, grant: &Grant, path: &str, write: bool) -> Result<Arc<dyn Volume>, Refusal>;

@@ -11,6 +11,7 @@ use crate::net::nfc::io::Io;
 use crate::net::nfc::pack::Packer;
 use crate::net::stream::Stream;
 use crate::sim::fault::Action;
+use crate::sim::nfc::Grant;
 use crate::sim::nfc::Refusal;
 use crate::sim::nfc::Volume;
 use crate::sim::nfc::greeting::say;
@@ -28,9 +29,10 @@ use crate::sim::nfc::session::refused;
 const GATHERED: usize = 256 << 10;
 
 /// Sends what is due until the queue is closed or the client is gone.
-pub fn run(shared: &Shared, stream: &dyn Stream, queue: &Queue) {
+pub fn run(shared: &Shared, grant: &Grant, stream: &dyn Stream, queue: &Queue) {
     let mut sender = Sender {
         shared,
+        grant,
         stream,
         gathered: vec![0; GATHERED].into_boxed_slice(),
         filled: 0,
@@ -55,6 +57,8 @@ pub fn run(shared: &Shared, stream: &dyn Stream, queue: &Queue) {
 
 struct Sender<'a> {
     shared: &'a Shared,
+    /// What the client was let in for.
+    grant: &'a Grant,
     stream: &'a dyn Stream,
     /// What is sent next, `filled` bytes of it.
     gathered: Box<[u8]>,
@@ -113,6 +117,12 @@ impl Sender<'_> {
             Some(Action::Shutdown) => {
                 self.shared.maintain();
                 return Err(on_purpose("shut down"));
+            }
+            Some(Action::Move(to)) => {
+                self.flush()?; // what came before is not lost
+                if self.shared.house.relocate(self.grant, *to) {
+                    return Err(on_purpose("cut: the machine moves"));
+                }
             }
             Some(Action::Silence) => {
                 self.flush()?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -53,6 +54,19 @@ pub struct NfcServer {
     listener: Arc<Listener>,
     shared: Arc<Shared>,
     threads: Arc<Threads>,
+}
+
+/// Ends connections of a server for others than its owner.
+#[derive(Clone, Debug)]
+pub struct Cutter(Weak<Shared>);
+
+impl Cutter {
+    /// Ends the connections that a machine's tickets let in.
+    pub fn cut_machine(&self, machine: &str) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.cut_those(|line| line.machine() == Some(machine));
+        }
+    }
 }
 
 /// What all connections of a server share.
@@ -138,6 +152,11 @@ impl NfcServer {
         self.shared.cut();
     }
 
+    /// What ends its connections for others.
+    pub fn cutter(&self) -> Cutter {
+        Cutter(Arc::downgrade(&self.shared))
+    }
+
     /// Connections that are served at this moment.
     pub fn served(&self) -> u32 {
         self.shared.connections.lock().served
@@ -181,25 +200,34 @@ impl Shared {
         self.cut();
     }
 
-    /// What a ticket permits.
-    pub fn redeem(&self, ticket: &str) -> Option<Grant> {
-        let grant = self.house.redeem(ticket);
+    /// What a ticket permits, which was shown on this connection.
+    pub fn redeem(&self, ticket: &str, line: &Line) -> Option<Grant> {
         let known_as = digest(&SHA256, ticket.as_bytes()).as_ref().to_vec();
+        // Under the lock: who ends the connections of a machine after its tickets finds this one.
         let mut connections = self.connections.lock();
-        if !self.knobs.now().reuse_tickets {
-            return grant;
-        }
-        match grant {
+        let grant = self.house.redeem(ticket);
+        let grant = match grant {
+            _ if !self.knobs.now().reuse_tickets => grant,
             Some(grant) => {
                 connections.redeemed.insert(known_as, grant.clone());
                 Some(grant)
             }
             None => connections.redeemed.get(&known_as).cloned(),
+        };
+        if let Some(grant) = &grant {
+            line.is_for(&grant.machine);
         }
+        grant
     }
 
     fn cut(&self) {
-        let lines: Vec<Line> = self.connections.lock().lines.values().cloned().collect();
+        self.cut_those(|_| true);
+    }
+
+    fn cut_those(&self, which: impl Fn(&Line) -> bool) {
+        let connections = self.connections.lock();
+        let lines: Vec<Line> = connections.lines.values().filter(|line| which(line)).cloned().collect();
+        drop(connections);
         lines.iter().for_each(Line::shutdown);
         self.changed.notify_all();
     }

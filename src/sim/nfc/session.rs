@@ -71,9 +71,10 @@ struct File {
 pub fn run(shared: &Arc<Shared>, threads: &Arc<Threads>, entered: Entered, intake: Intake) -> Result<()> {
     let queue = Arc::new(Queue::default());
     let (theirs, stream, jobs) = (Arc::clone(shared), Arc::clone(&entered.stream), Arc::clone(&queue));
+    let grant = entered.grant.clone();
     threads.spawn("vix-sim-send", move || {
         let closed = Closed(&jobs, &*stream);
-        sender::run(&theirs, &*stream, &jobs);
+        sender::run(&theirs, &grant, &*stream, &jobs);
         drop(closed);
     })?;
     let _closed = Closed(&queue, &*entered.stream);

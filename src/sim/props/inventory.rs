@@ -1,4 +1,4 @@
-//! The inventory: folders, the datacenter, the host and what it is part of, datastores, networks.
+//! The inventory: folders, the datacenter, the hosts and what they are part of, datastores, networks.
 
 use crate::sim::props::Source;
 use crate::sim::soap::service;
@@ -8,9 +8,9 @@ use crate::sim::value::Value;
 use crate::sim::world::World;
 
 /// Objects that are always there.
-fn fixed(world: &World) -> [Moref; 10] {
+fn fixed(world: &World) -> Vec<Moref> {
     let shape = world.shape;
-    [
+    let mut fixed = vec![
         shape.root(),
         shape.datacenter(),
         shape.vm_folder(),
@@ -18,10 +18,11 @@ fn fixed(world: &World) -> [Moref; 10] {
         shape.datastore_folder(),
         shape.network_folder(),
         shape.compute(),
-        shape.host(),
         shape.pool(),
         shape.network(),
-    ]
+    ];
+    fixed.extend(shape.hosts());
+    fixed
 }
 
 /// True for an object that is always there.
@@ -34,8 +35,16 @@ pub fn datastores(world: &World) -> Vec<Moref> {
     world.stores.iter().enumerate().map(|(at, _)| world.shape.datastore(at)).collect()
 }
 
-fn machines(world: &World) -> Vec<Moref> {
+/// The machines.
+pub fn machines(world: &World) -> Vec<Moref> {
     world.machines.iter().map(|machine| machine.moref()).collect()
+}
+
+/// The machines of a host.
+pub fn machines_on(world: &World, host: &Moref) -> Vec<Moref> {
+    let number = world.shape.host_number(host);
+    let here = world.machines.iter().filter(|machine| Some(machine.host) == number);
+    here.map(|machine| machine.moref()).collect()
 }
 
 /// What lies below an object, as far as paths of names go.
@@ -50,7 +59,7 @@ pub fn children(world: &World, parent: &Moref) -> Vec<Moref> {
         it if *it == shape.host_folder() => vec![shape.compute()],
         it if *it == shape.datastore_folder() => datastores(world),
         it if *it == shape.network_folder() => vec![shape.network()],
-        it if *it == shape.compute() => vec![shape.host(), shape.pool()],
+        it if *it == shape.compute() => shape.hosts().chain([shape.pool()]).collect(),
         _ => Vec::new(),
     }
 }
@@ -63,7 +72,7 @@ pub fn parent(world: &World, object: &Moref) -> Option<Moref> {
         "Datastore" => Some(shape.datastore_folder()),
         "Network" => Some(shape.network_folder()),
         "HostSystem" | "ResourcePool" => Some(shape.compute()),
-        "ComputeResource" => Some(shape.host_folder()),
+        "ComputeResource" | "ClusterComputeResource" => Some(shape.host_folder()),
         "Datacenter" => Some(shape.root()),
         "Folder" if *object != shape.root() => Some(shape.datacenter()),
         _ => None,
@@ -88,8 +97,11 @@ pub fn name(site: &crate::sim::site::Site, world: &World, object: &Moref) -> Opt
         it if *it == shape.network_folder() => "network",
         it if *it == shape.pool() => "Resources",
         it if *it == shape.network() => "VM Network",
-        it if (*it == shape.host() || *it == shape.compute()) && shape.esxi => "localhost.localdomain",
-        it if *it == shape.host() || *it == shape.compute() => return Some(site.host_address()),
+        it if matches!(it.kind.as_str(), "HostSystem" | "ComputeResource") && is_fixed(world, it) => {
+            let at = shape.host_number(it).unwrap_or(0); // what a single host is part of is called like it
+            return Some(if shape.esxi { "localhost.localdomain".to_owned() } else { site.host_name(at) });
+        }
+        it if *it == shape.compute() => "Cluster",
         it if it.kind == "VirtualMachine" => {
             return world.machine(&it.id).map(|machine| machine.name.clone());
         }
@@ -134,8 +146,8 @@ pub fn properties(source: &Source<'_>, object: &Moref) -> Option<Data> {
     Some(match object.kind.as_str() {
         "Folder" => folder(source, object),
         "Datacenter" => datacenter(source, object),
-        "ComputeResource" => compute(source, object),
-        "HostSystem" => host(source, object),
+        "ComputeResource" | "ClusterComputeResource" => compute(source, object),
+        "HostSystem" => host(source, object, world.shape.host_number(object)?),
         "ResourcePool" => pool(source, object),
         _ => network(source, object),
     })
@@ -168,19 +180,27 @@ fn datacenter(source: &Source<'_>, object: &Moref) -> Data {
 
 fn compute(source: &Source<'_>, object: &Moref) -> Data {
     let shape = source.world.shape;
-    let summary = Data::new("ComputeResourceSummary")
-        .with("totalCpu", 4000i32)
-        .with("totalMemory", MEMORY)
-        .with("numCpuCores", 2i16)
-        .with("numCpuThreads", 2i16)
-        .with("effectiveCpu", 4000i32)
-        .with("effectiveMemory", MEMORY >> 20)
-        .with("numHosts", 1i32)
-        .with("numEffectiveHosts", 1i32)
-        .with("overallStatus", Value::Enum("ManagedEntityStatus", "green".to_owned()));
-    entity(source, "ComputeResource", object, Vec::new())
+    let hosts = i16::try_from(shape.hosts).unwrap_or(1); // there are not that many
+    let (cluster, count) = (shape.hosts > 1, i32::from(hosts));
+    let (kind, summary) = match cluster {
+        true => ("ClusterComputeResource", "ClusterComputeResourceSummary"),
+        false => ("ComputeResource", "ComputeResourceSummary"),
+    };
+    let summary = Data::new(summary)
+        .with("totalCpu", 4000 * count)
+        .with("totalMemory", MEMORY * i64::from(count))
+        .with("numCpuCores", 2 * hosts)
+        .with("numCpuThreads", 2 * hosts)
+        .with("effectiveCpu", 4000 * count)
+        .with("effectiveMemory", (MEMORY >> 20) * i64::from(count))
+        .with("numHosts", count)
+        .with("numEffectiveHosts", count)
+        .with("overallStatus", Value::Enum("ManagedEntityStatus", "green".to_owned()))
+        .maybe("currentFailoverLevel", cluster.then_some(0i32))
+        .maybe("numVmotions", cluster.then_some(source.world.moves));
+    entity(source, kind, object, Vec::new())
         .with("resourcePool", shape.pool())
-        .refs("host", [shape.host()])
+        .refs("host", shape.hosts())
         .refs("datastore", datastores(source.world))
         .refs("network", [shape.network()])
         .with("summary", summary)
@@ -188,17 +208,19 @@ fn compute(source: &Source<'_>, object: &Moref) -> Data {
 
 const MEMORY: i64 = 16 << 30;
 
-fn host(source: &Source<'_>, object: &Moref) -> Data {
+fn host(source: &Source<'_>, object: &Moref, at: usize) -> Data {
     let (site, shape) = (source.site, source.world.shape);
+    let this = site.host(at);
+    let uuid_of = if at == 0 { "host".to_owned() } else { format!("host {at}") };
     let runtime = Data::new("HostRuntimeInfo")
         .with("connectionState", Value::Enum("HostSystemConnectionState", "connected".to_owned()))
         .with("powerState", Value::Enum("HostSystemPowerState", "poweredOn".to_owned()))
-        .with("inMaintenanceMode", site.knobs.now().maintenance);
+        .with("inMaintenanceMode", this.knobs.now().maintenance);
     let product = Data { kind: "AboutInfo".into(), ..service::about(site, true) };
     let hardware = Data::new("HostHardwareSummary")
         .with("vendor", "vixsim")
         .with("model", "vixsim")
-        .with("uuid", crate::sim::world::build::identity_of("host", "host"))
+        .with("uuid", crate::sim::world::build::identity_of("host", &uuid_of))
         .with("memorySize", MEMORY)
         .with("cpuModel", "vixsim")
         .with("cpuMhz", 2000i32)
@@ -210,9 +232,9 @@ fn host(source: &Source<'_>, object: &Moref) -> Data {
     let config = Data::new("HostConfigSummary")
         .maybe("name", name(site, source.world, object))
         .with("port", 443i32)
-        .with("sslThumbprint", site.identity.sha1.clone())
+        .with("sslThumbprint", this.identity.sha1.clone())
         .with("product", product.clone())
-        .with("vmotionEnabled", false);
+        .with("vmotionEnabled", shape.hosts > 1);
     let summary = Data::new("HostListSummary")
         .with("host", object.clone())
         .with("hardware", hardware)
@@ -225,7 +247,7 @@ fn host(source: &Source<'_>, object: &Moref) -> Data {
         .with("runtime", runtime)
         .with("summary", summary)
         .with("config", Data::new("HostConfigInfo").with("host", object.clone()).with("product", product))
-        .refs("vm", machines(source.world))
+        .refs("vm", machines_on(source.world, object))
         .refs("datastore", datastores(source.world))
         .refs("network", [shape.network()])
 }
@@ -244,7 +266,7 @@ fn network(source: &Source<'_>, object: &Moref) -> Data {
         .with("accessible", true);
     entity(source, "Network", object, Vec::new())
         .with("summary", summary)
-        .refs("host", [source.world.shape.host()])
+        .refs("host", source.world.shape.hosts())
         .refs("vm", [])
 }
 
@@ -260,7 +282,7 @@ fn datastore(source: &Source<'_>, object: &Moref, at: usize) -> Data {
         .with("capacity", CAPACITY)
         .with("freeSpace", CAPACITY / 2)
         .with("accessible", true)
-        .with("multipleHostAccess", false)
+        .with("multipleHostAccess", world.shape.hosts > 1)
         .with("type", "OTHER")
         .with("maintenanceMode", "normal");
     let info = Data::new("LocalDatastoreInfo")
@@ -273,7 +295,9 @@ fn datastore(source: &Source<'_>, object: &Moref, at: usize) -> Data {
         .with("accessMode", "readWrite")
         .with("mounted", true)
         .with("accessible", true);
-    let host = Data::new("DatastoreHostMount").with("key", world.shape.host()).with("mountInfo", mount);
+    let hosts = world.shape.hosts().map(|host| {
+        Value::from(Data::new("DatastoreHostMount").with("key", host).with("mountInfo", mount.clone()))
+    });
     let has_files = |machine: &&crate::sim::world::machine::Machine| {
         machine.devices().flat_map(|device| &device.chain).any(|link| link.file.store == name)
     };
@@ -284,7 +308,7 @@ fn datastore(source: &Source<'_>, object: &Moref, at: usize) -> Data {
     entity(source, "Datastore", object, Vec::new())
         .with("info", info)
         .with("summary", summary)
-        .list("host", "DatastoreHostMount", [host.into()])
+        .list("host", "DatastoreHostMount", hosts)
         .refs("vm", world.machines.iter().filter(has_files).map(|machine| machine.moref()))
         .with("capability", capability)
 }

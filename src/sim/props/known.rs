@@ -11,6 +11,7 @@ pub fn is_a(kind: &str, wanted: &str) -> bool {
         "ExtensibleManagedObject" => {
             ENTITIES.contains(&kind) || matches!(kind, "VirtualMachineSnapshot" | "Task")
         }
+        "ComputeResource" => kind == "ClusterComputeResource",
         "View" => matches!(kind, "ContainerView" | "ListView"),
         "ManagedObjectView" => matches!(kind, "ContainerView" | "ListView"),
         "VStorageObjectManagerBase" => kind.ends_with("VStorageObjectManager"),
@@ -22,6 +23,7 @@ const ENTITIES: &[&str] = &[
     "Folder",
     "Datacenter",
     "ComputeResource",
+    "ClusterComputeResource",
     "HostSystem",
     "ResourcePool",
     "Datastore",
@@ -89,6 +91,24 @@ const OWN: &[(&str, &[&str])] = &[
     (
         "ComputeResource",
         &["resourcePool", "host", "datastore", "network", "summary", "environmentBrowser", "configurationEx"],
+    ),
+    (
+        "ClusterComputeResource",
+        &[
+            "resourcePool",
+            "host",
+            "datastore",
+            "network",
+            "summary",
+            "environmentBrowser",
+            "configurationEx",
+            "configuration",
+            "recommendation",
+            "drsRecommendation",
+            "migrationHistory",
+            "actionHistory",
+            "drsFault",
+        ],
     ),
     (
         "HostSystem",

@@ -55,7 +55,7 @@ fn power(on: bool) -> Value {
 
 fn runtime(source: &Source<'_>, machine: &Machine) -> Data {
     Data::new("VirtualMachineRuntimeInfo")
-        .with("host", source.world.shape.host())
+        .with("host", source.world.shape.host(machine.host))
         .with("connectionState", Value::Enum("VirtualMachineConnectionState", "connected".to_owned()))
         .with("powerState", power(machine.powered_on))
         .with("toolsInstallerMounted", false)

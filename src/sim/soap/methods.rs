@@ -17,6 +17,7 @@ use crate::sim::soap::login;
 use crate::sim::soap::machine;
 use crate::sim::soap::nfc;
 use crate::sim::soap::reconfigure;
+use crate::sim::soap::relocate;
 use crate::sim::soap::search;
 use crate::sim::soap::service;
 use crate::sim::soap::snapshot;
@@ -98,8 +99,8 @@ const METHODS: &[Method] = &[
     Method("PowerOnVM_Task", MACHINE, machine::power_on),
     Method("PowerOffVM_Task", MACHINE, machine::power_off),
     Method("ShutdownGuest", MACHINE, machine::shut_down),
-    Method("RelocateVM_Task", MACHINE, machine::refuse_task),
-    Method("MigrateVM_Task", MACHINE, machine::refuse_task),
+    Method("RelocateVM_Task", MACHINE, relocate::relocate),
+    Method("MigrateVM_Task", MACHINE, relocate::migrate),
     Method("CloneVM_Task", MACHINE, machine::refuse_task),
     Method("Destroy_Task", &[], machine::refuse_task),
     Method("QueryChangedDiskAreas", MACHINE, changes::query),

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod methods;
 pub mod nfc;
 pub mod reconfigure;
+pub mod relocate;
 pub mod search;
 pub mod service;
 pub mod snapshot;

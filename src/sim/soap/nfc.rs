@@ -12,6 +12,7 @@ use crate::sim::soap::fault::Fault;
 use crate::sim::soap::login::internal;
 use crate::sim::value::Data;
 use crate::sim::value::Moref;
+use crate::sim::world::shape::Shape;
 use crate::sim::xml::Arg;
 
 /// `NfcGetVmFiles`: every file of a machine, for reading.
@@ -36,7 +37,7 @@ fn disk(site: &Site, call: &Call<'_>, write: bool) -> Outcome {
     let key = key.ok_or_else(|| Fault::argument("diskDeviceKey"))?;
     let world = site.world.lock();
     if let Some(host) = call.args.one("hostForAccess").and_then(Arg::moref) {
-        is_host(&world.shape.host(), &host)?;
+        is_host(world.shape, &host)?;
     }
     let machine = world.machine(&id).ok_or_else(|| Fault::no_object(&call.this))?;
     if !machine.devices().any(|device| device.key == key) {
@@ -49,15 +50,15 @@ fn disk(site: &Site, call: &Call<'_>, write: bool) -> Outcome {
 /// `NfcGetServerNfcLibVersion`. Without a host it is refused (O).
 pub fn library_version(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
     let host = call.moref("hostForAccess")?;
-    is_host(&site.world.lock().shape.host(), &host)?;
+    is_host(site.world.lock().shape, &host)?;
     match site.personality.nfc_library {
         Some(version) => Reply::of(version),
         None => Err(Fault::not_supported()),
     }
 }
 
-fn is_host(ours: &Moref, given: &Moref) -> Result<(), Fault> {
-    if ours.id == given.id && given.kind == "HostSystem" { Ok(()) } else { Err(Fault::no_object(given)) }
+fn is_host(ours: Shape, given: &Moref) -> Result<(), Fault> {
+    ours.host_number(given).map(drop).ok_or_else(|| Fault::no_object(given))
 }
 
 fn machine_of(site: &Site, call: &Call<'_>) -> Result<String, Fault> {
@@ -67,24 +68,31 @@ fn machine_of(site: &Site, call: &Call<'_>) -> Result<String, Fault> {
     found.map(|machine| machine.id.clone()).ok_or_else(|| Fault::no_object(&vm))
 }
 
-/// `HostServiceTicket`. A bare host leaves its own name out (O); 9.0 has the certificate in place of its thumbprint (D).
+/// `HostServiceTicket` for the host that the machine is on, whichever was asked for. A bare host leaves its own name out (O); 9.0 has the certificate in place of its thumbprint (D).
 fn ticket(site: &Site, machine: String, right: Right) -> Outcome {
-    if site.knobs.now().maintenance {
+    // The lock is held until the ticket is known: a machine that moves takes all of its tickets with it.
+    let world = site.world.lock();
+    let Some(at) = world.machine(&machine).map(|machine| machine.host) else {
+        return Err(Fault::not_found());
+    };
+    let host = site.host(at);
+    if host.knobs.now().maintenance {
         // That there is no ticket then is documented; by which fault it is refused, inferred.
         let text = "Unable to communicate with the remote host, since it is disconnected.";
         return Err(Fault::new("HostNotConnected", text));
     }
-    let id = site.tickets.for_nfc(Grant { machine, right }).map_err(|e| internal(&e))?;
-    let host = (!site.options.esxi).then(|| site.host_address());
+    let id = site.tickets.for_nfc(at, Grant { machine, right }).map_err(|e| internal(&e))?;
+    drop(world);
+    let address = (!site.options.esxi).then(|| site.host_address());
     let by_certificate = site.personality.ticket_certificate;
     Reply::of(
         Data::new("HostServiceTicket")
-            .maybe("host", host)
-            .with("port", i32::from(site.nfc_port()))
-            .maybe("sslThumbprint", (!by_certificate).then(|| site.identity.sha1.clone()))
+            .maybe("host", address)
+            .with("port", i32::from(host.port()))
+            .maybe("sslThumbprint", (!by_certificate).then(|| host.identity.sha1.clone()))
             .with("service", if site.options.esxi { "nfc" } else { "vpxa-nfc" })
             .with("serviceVersion", "1.1")
             .with("sessionId", id)
-            .maybe("sslCertificate", by_certificate.then(|| site.identity.pem.clone())),
+            .maybe("sslCertificate", by_certificate.then(|| host.identity.pem.clone())),
     )
 }

@@ -31,10 +31,11 @@ impl World {
     /// Opens every disk once.
     pub fn new(options: &Options) -> Result<World> {
         let mut world = World {
-            shape: Shape { esxi: options.esxi },
+            shape: Shape { esxi: options.esxi, hosts: options.hosts },
             stores: Stores::new(&options.datastores)?,
             machines: Vec::new(),
             tasks: Tasks::default(),
+            moves: 0,
             next: FIRST_NUMBER,
         };
         for machine in &options.machines {
@@ -98,6 +99,7 @@ impl World {
             instance_uuid: identity_of("instance", &given.name),
             vmx: format!("[{store}] {folder}{}.vmx", given.name),
             powered_on: given.powered_on,
+            host: 0,
             disks,
             slots,
             snapshots: Vec::new(),

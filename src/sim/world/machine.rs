@@ -23,6 +23,8 @@ pub struct Machine {
     pub vmx: String,
     /// It runs.
     pub powered_on: bool,
+    /// The number of the host that it is on, whether it runs or not.
+    pub host: usize,
     /// Its disks.
     pub disks: Vec<MachineDisk>,
     /// Its controllers.

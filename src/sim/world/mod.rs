@@ -29,6 +29,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// The tasks.
     pub tasks: Tasks,
+    /// How often machines moved from one host to another.
+    pub moves: i32,
     /// Numbers of objects made so far.
     pub next: u32,
 }

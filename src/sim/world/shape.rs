@@ -2,11 +2,13 @@
 
 use crate::sim::value::Moref;
 
-/// Which of the two it is.
+/// Which of the two it is, and how large.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// A bare host.
     pub esxi: bool,
+    /// How many hosts there are.
+    pub hosts: usize,
 }
 
 /// An object of which there is one: its type and its identifiers on a vCenter and on a host; no identifier: it has none.
@@ -34,6 +36,7 @@ const HOST_FOLDER: Single = Single("Folder", "group-h4", "ha-folder-host");
 const DATASTORE_FOLDER: Single = Single("Folder", "group-s5", "ha-folder-datastore");
 const NETWORK_FOLDER: Single = Single("Folder", "group-n6", "ha-folder-network");
 const COMPUTE: Single = Single("ComputeResource", "domain-s8", "ha-compute-res");
+const CLUSTER: Single = Single("ClusterComputeResource", "domain-c8", "");
 const HOST: Single = Single("HostSystem", "host-9", "ha-host");
 const POOL: Single = Single("ResourcePool", "resgroup-10", "ha-root-pool");
 const NETWORK: Single = Single("Network", "network-11", "HaNetwork-VM Network");
@@ -100,14 +103,27 @@ impl Shape {
         self.of(&NETWORK_FOLDER)
     }
 
-    /// What the host is part of.
+    /// What the hosts are part of: of a cluster, unless there is only one.
     pub fn compute(self) -> Moref {
-        self.of(&COMPUTE)
+        self.of(if self.hosts > 1 { &CLUSTER } else { &COMPUTE })
     }
 
-    /// The host.
-    pub fn host(self) -> Moref {
-        self.of(&HOST)
+    /// The hosts.
+    pub fn hosts(self) -> impl Iterator<Item = Moref> {
+        (0..self.hosts).map(move |at| self.host(at))
+    }
+
+    /// The host of this number.
+    pub fn host(self, at: usize) -> Moref {
+        match at {
+            0 => self.of(&HOST),
+            _ => Moref::new("HostSystem", format!("host-{}", 9000 + at)),
+        }
+    }
+
+    /// The number of a host.
+    pub fn host_number(self, host: &Moref) -> Option<usize> {
+        self.hosts().position(|known| known == *host)
     }
 
     /// The pool of resources.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::nfc::client::Tickets;
+use crate::net::nfc::ticket;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::vim::Hardware;
 use crate::net::vim::Moref;
@@ -84,7 +85,7 @@ impl DiskTickets {
     }
 
     fn sit(&self, ticket: &Ticket, soap: &dyn Soap) {
-        let host = ticket.host.as_deref().unwrap_or_else(|| self.session.host()).to_owned();
+        let host = place(ticket.host.as_deref().unwrap_or_else(|| self.session.host()), ticket.port);
         let vcenter = soap.is_vcenter().then(|| self.session.host());
         self.stand_up();
         let seat = self.limits.sit(&host, vcenter);
@@ -117,6 +118,15 @@ impl DiskTickets {
     }
 }
 
+/// A host as it is counted. Several may be reached at one address, by ports that are not the usual one.
+fn place(host: &str, port: u16) -> String {
+    match port {
+        0 | ticket::PORT => host.to_owned(),
+        _ if host.contains(':') => format!("[{host}]:{port}"),
+        _ => format!("{host}:{port}"),
+    }
+}
+
 /// A session keeps its own time: each call ends in what was given to it when it was opened.
 impl Tickets for DiskTickets {
     fn ticket(&self, _until: Instant) -> Result<Ticket> {
@@ -134,4 +144,15 @@ pub fn key_of(hardware: &Hardware, path: &str) -> Result<i32> {
         hardware.disks.iter().filter_map(|disk| disk.chain.first()).take(MOST).map(String::as_str).collect();
     let text = format!("machine {:?} has no disk {path}; its disks are {}", hardware.name, known.join(", "));
     Err(Error::new(ErrorKind::NotFound, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_at_one_address_are_told_apart_by_their_ports() {
+        assert_eq!([place("esx1", 902), place("esx1", 0)], ["esx1", "esx1"]);
+        assert_eq!([place("10.0.0.1", 9020), place("fd00::1", 9021)], ["10.0.0.1:9020", "[fd00::1]:9021"]);
+    }
 }

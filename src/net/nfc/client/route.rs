@@ -5,6 +5,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::error::Context;
 use crate::error::Result;
 use crate::logging::Log;
@@ -27,6 +29,8 @@ pub struct Route {
     log: Log,
     /// The host did not take the buffers that were configured.
     with_usual_buffers: AtomicBool,
+    /// The host that served the disk last, and its port.
+    last: Mutex<Option<(String, u16)>>,
 }
 
 /// The buffers, with what hosts are used to in place of zeros.
@@ -38,7 +42,7 @@ pub fn or_usual(buffers: Buffers) -> Buffers {
 impl Route {
     /// To this disk.
     pub fn new(door: Arc<dyn Door>, wanted: Wanted, log: Log) -> Route {
-        Route { door, wanted, log, with_usual_buffers: AtomicBool::new(false) }
+        Route { door, wanted, log, with_usual_buffers: AtomicBool::new(false), last: Mutex::default() }
     }
 
     /// Where it leads, for messages.
@@ -63,7 +67,10 @@ impl Route {
         let mut had_another_ticket = false;
         loop {
             match self.attempt(until) {
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    self.note_host(&found.2);
+                    return Ok(found);
+                }
                 Err(Failure::Ticket(error)) if !had_another_ticket => {
                     self.log.debug(|| format!("{}: {error}; trying with another ticket", self.label()));
                     had_another_ticket = true;
@@ -80,6 +87,18 @@ impl Route {
                 }
                 Err(failure) => return Err(failure.error().context(self.label())),
             }
+        }
+    }
+
+    /// Says when the disk is found at another host than before: its machine moved.
+    fn note_host(&self, opened: &Opened) {
+        let here = (opened.host.clone(), opened.port);
+        let before = self.last.lock().replace(here.clone());
+        if let Some((host, port)) = before.filter(|before| *before != here) {
+            self.log.info(|| {
+                let (new_host, new_port) = here;
+                format!("{}: served by host {new_host}:{new_port} instead of {host}:{port}", self.label())
+            });
         }
     }
 
