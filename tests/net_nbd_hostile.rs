@@ -7,6 +7,7 @@ mod common;
 #[path = "../fuzz/src/limits.rs"]
 mod limits;
 
+use std::collections::BTreeSet;
 use std::io::IoSlice;
 use std::io::IoSliceMut;
 use std::sync::Arc;
@@ -368,26 +369,60 @@ fn session(client: &Client) -> Result<()> {
     client.flush()
 }
 
-/// The bytes that a whole session sends, the negotiation's included.
-fn length_of_session(style: Style) -> u64 {
-    let content = content();
-    let peer = Peer::new(Offer::new(SIZE, style), move |_, talk| nbd_peer::serve(talk, &content));
-    let client = connect(&peer, &options(PATIENT, Duration::ZERO)).unwrap();
-    session(&client).unwrap();
-    client.close();
-    peer.sent() as u64
+/// Where a session may end, told by one that does not.
+struct Places {
+    /// Bytes that are sent until the transmission phase begins, and all in all.
+    negotiated: u64,
+    length: u64,
+    /// Each byte of the negotiation and of every head, payload's beginning and end.
+    telling: Vec<u64>,
+    /// Those, and some in the middle of long data.
+    all: Vec<u64>,
 }
 
-/// Positions in a session that are worth ending it at: all but those inside of long data.
-fn places(length: u64) -> impl Iterator<Item = u64> {
-    (0..length).filter(move |at| *at < 2200 || *at % 997 < 3 || *at + 600 > length)
+impl Places {
+    /// More than the longest head with what a chunk says before its data.
+    const HEAD: u64 = 44;
+    const BEFORE: u64 = 4;
+    const DATA_STEP: usize = 97;
+
+    fn of_session(style: Style) -> Places {
+        let content = content();
+        let peer = Peer::new(Offer::new(SIZE, style), move |_, talk| nbd_peer::serve(talk, &content));
+        let client = connect(&peer, &options(PATIENT, Duration::ZERO)).unwrap();
+        session(&client).unwrap();
+        client.close();
+        let (negotiated, length) = (peer.negotiated() as u64, peer.sent() as u64);
+        let mut telling: BTreeSet<u64> = (0..negotiated).chain(length - Self::BEFORE..length).collect();
+        for mark in peer.marks() {
+            let mark = mark as u64;
+            telling.extend(mark.saturating_sub(Self::BEFORE)..length.min(mark + Self::HEAD));
+        }
+        let all: BTreeSet<u64> =
+            telling.iter().copied().chain((0..length).step_by(Self::DATA_STEP)).collect();
+        let [telling, all] = [telling, all].map(|places| places.into_iter().collect());
+        Places { negotiated, length, telling, all }
+    }
 }
 
 #[test]
-fn a_session_may_end_at_each_byte() {
+fn the_places_where_sessions_are_ended_are_in_every_reply() {
     for style in STYLES {
-        let length = length_of_session(style);
-        for cut in places(length) {
+        let Places { negotiated, length, telling, all } = Places::of_session(style);
+        assert!((100..1000).contains(&negotiated) && length > SIZE + negotiated, "{style:?}: {length}");
+        assert!(telling.iter().copied().take_while(|at| *at < negotiated).eq(0..negotiated));
+        // What comes behind the long read: the heads of four replies, and chunks of one, at the least.
+        let behind = telling.iter().filter(|at| **at > negotiated + SIZE).count();
+        assert!(behind >= 4 * 16 && all.len() > telling.len() + 500, "{style:?}: {behind} of {}", all.len());
+        assert_eq!((all.first(), all.last()), (Some(&0), Some(&(length - 1))));
+    }
+}
+
+/// At each byte of the negotiation and of every head, and in the middle of data.
+#[test]
+fn a_session_may_end_anywhere() {
+    for style in STYLES {
+        for cut in Places::of_session(style).all {
             let content = content();
             let gate = move |_| (Offer::new(SIZE, style), Some((cut, After::Close)));
             let peer = Peer::behind(gate, move |_, talk| nbd_peer::serve(talk, &content));
@@ -401,12 +436,14 @@ fn a_session_may_end_at_each_byte() {
     }
 }
 
-/// The first connection ends somewhere, the next ones do not: nobody notices, but for a flush after writes.
+/// The first connection ends somewhere behind its negotiation, the next ones do not: nobody notices, but for a flush after
+/// writes.
 #[test]
-fn a_session_goes_on_after_an_end_at_each_byte() {
+fn a_session_goes_on_after_an_end_anywhere() {
     for style in STYLES {
-        let negotiated = 350; // an end before that fails the first connection, which nobody makes again
-        for cut in places(length_of_session(style)).filter(|cut| *cut > negotiated && cut % 3 == 0) {
+        let places = Places::of_session(style);
+        // An end before that fails the first connection, which nobody makes again.
+        for cut in places.all.into_iter().filter(|cut| *cut >= places.negotiated) {
             let content = content();
             let gate =
                 move |n| (Offer::new(SIZE, style), if n == 0 { Some((cut, After::Close)) } else { None });
@@ -424,14 +461,14 @@ fn a_session_goes_on_after_an_end_at_each_byte() {
     }
 }
 
+/// At each byte of the negotiation and of every head.
 #[test]
 fn silence_at_each_step_ends_in_time() {
     for style in STYLES {
-        let length = length_of_session(style);
-        let cuts: Vec<u64> = places(length).filter(|at| at % 13 == 0).collect();
+        let cuts = Places::of_session(style).telling;
         // Most of it is waiting: many at once.
         std::thread::scope(|scope| {
-            for cuts in cuts.chunks(cuts.len().div_ceil(16)) {
+            for cuts in cuts.chunks(cuts.len().div_ceil(48)) {
                 scope.spawn(move || {
                     for &cut in cuts {
                         silent_at(style, cut);

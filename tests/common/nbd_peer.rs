@@ -102,6 +102,8 @@ struct Shared {
     ending: AtomicBool,
     seen: AtomicUsize,
     sent: AtomicUsize,
+    negotiated: AtomicUsize,
+    marks: Mutex<Vec<usize>>,
     streams: Mutex<Vec<UnixStream>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -129,6 +131,8 @@ impl Peer {
             ending: AtomicBool::new(false),
             seen: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
+            negotiated: AtomicUsize::new(0),
+            marks: Mutex::default(),
             streams: Mutex::default(),
             threads: Mutex::default(),
         });
@@ -151,6 +155,29 @@ impl Peer {
     pub fn sent(&self) -> usize {
         self.shared.sent.load(Ordering::SeqCst)
     }
+
+    /// How many bytes it had sent when the last negotiation was over.
+    pub fn negotiated(&self) -> usize {
+        self.shared.negotiated.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes it had sent whenever a head or a payload began: where to cut a session of one connection.
+    pub fn marks(&self) -> Vec<usize> {
+        self.shared.marks.lock().expect("the marks").clone()
+    }
+
+    /// Ends every connection there is; further ones are accepted.
+    pub fn cut_all(&self) {
+        self.shared.cut_all();
+    }
+}
+
+impl Shared {
+    fn cut_all(&self) {
+        for stream in self.streams.lock().expect("the streams").iter() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
 }
 
 impl Drop for Peer {
@@ -160,9 +187,7 @@ impl Drop for Peer {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for stream in self.shared.streams.lock().expect("the streams").iter() {
-            let _ = stream.shutdown(std::net::Shutdown::Both);
-        }
+        self.shared.cut_all();
         let threads = std::mem::take(&mut *self.shared.threads.lock().expect("the threads"));
         for thread in threads {
             let _ = thread.join();
@@ -186,7 +211,11 @@ fn accept(
         let mut talk = Talk { stream, offer, gate, shared: shared.clone() };
         let body = body.clone();
         let thread = std::thread::spawn(move || {
-            let _ = talk.negotiate().and_then(|()| body(number, &mut talk));
+            let _ = talk.negotiate().and_then(|()| {
+                let sent = talk.shared.sent.load(Ordering::SeqCst);
+                talk.shared.negotiated.store(sent, Ordering::SeqCst);
+                body(number, &mut talk)
+            });
             let _ = talk.stream.shutdown(std::net::Shutdown::Both);
         });
         shared.threads.lock().expect("the threads").push(thread);
@@ -223,8 +252,20 @@ impl Talk {
         self.offer
     }
 
+    /// Ends every connection of the peer, this one too.
+    pub fn cut_all(&self) {
+        self.shared.cut_all();
+    }
+
+    /// Something begins `ahead` bytes behind what was sent.
+    fn mark(&self, ahead: usize) {
+        let sent = self.shared.sent.load(Ordering::SeqCst);
+        self.shared.marks.lock().expect("the marks").push(sent + ahead);
+    }
+
     /// Sends bytes as they are.
     pub fn raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.mark(0);
         let (now, after) = match &mut self.gate {
             Some((left, after)) if *left < bytes.len() as u64 => {
                 let now = usize::try_from(*left).expect("less than was given");
@@ -317,6 +358,7 @@ impl Talk {
             u32::from_be_bytes(self.bytes()?).into()
         };
         let mut request = Request { flags, verb, cookie, offset, length, data: Vec::new() };
+        self.check_blocks(&request);
         if verb == verb::WRITE {
             assert_eq!(flags & 32 != 0, extended, "a payload is announced exactly with extended headers");
             request.data = vec![0; usize::try_from(length).expect("a small write")];
@@ -327,11 +369,21 @@ impl Talk {
         Ok(request)
     }
 
+    /// Block sizes that were announced are kept to; the largest one is for what has a payload.
+    fn check_blocks(&self, request: &Request) {
+        let Some((minimum, _, maximum)) = self.offer.blocks else { return };
+        let of_blocks = |bytes: u64| bytes % u64::from(minimum) == 0;
+        assert!(of_blocks(request.offset) && of_blocks(request.length), "parts of blocks: {request:?}");
+        let moves = matches!(request.verb, verb::READ | verb::WRITE);
+        assert!(!moves || request.length <= u64::from(maximum), "more than {maximum} bytes: {request:?}");
+    }
+
     /// A whole simple reply.
     pub fn simple(&mut self, cookie: u64, error: u32, data: &[u8]) -> std::io::Result<()> {
         let mut bytes = 0x6744_6698u32.to_be_bytes().to_vec();
         bytes.extend(error.to_be_bytes());
         bytes.extend(cookie.to_be_bytes());
+        self.mark(bytes.len());
         bytes.extend(data);
         self.raw(&bytes)
     }
@@ -356,7 +408,7 @@ impl Talk {
     /// A whole chunk in the style of the connection.
     pub fn chunk(&mut self, request: &Request, flags: u16, kind: u16, payload: &[u8]) -> std::io::Result<()> {
         self.head(request, flags, kind, payload.len() as u64)?;
-        self.raw(payload)
+        if payload.is_empty() { Ok(()) } else { self.raw(payload) }
     }
 
     /// A chunk of data at an offset.
