@@ -299,7 +299,8 @@ impl<P: Protocol> Books<P> {
             if at.saturating_duration_since(slot.out) < limit {
                 continue;
             }
-            let story = format!("no answer to the {} has come within {:.1} s", slot.piece, limit.as_secs_f64());
+            let story =
+                format!("no answer to the {} has come within {:.1} s", slot.piece, limit.as_secs_f64());
             if let Some(call) = self.calls.get_mut(slot.call).and_then(Option::as_mut) {
                 call.fail(Error::new(ErrorKind::TimedOut, story.clone()));
             }
