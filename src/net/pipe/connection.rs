@@ -125,7 +125,7 @@ pub struct State<P: Protocol> {
     /// When the last reply was complete.
     pub(super) replied: Option<Instant>,
     /// When it is looked next whether a request has been without its reply for too long.
-    pub(super) looks_at: Option<Instant>,
+    pub(super) looks_at: Instant,
     pub(in crate::net) helpers: Helpers,
 }
 
@@ -160,7 +160,7 @@ impl<P: Protocol> Connection<P> {
             dialling: false,
             outage: None,
             replied: None,
-            looks_at: None,
+            looks_at: Instant::now(),
             helpers: Helpers::default(),
         };
         let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());

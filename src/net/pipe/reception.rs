@@ -179,12 +179,10 @@ impl<P: Protocol> Reception<'_, '_, P> {
 impl<P: Protocol> State<P> {
     /// From time to time: no request is without its reply for too long. One that is fails, and the connection with it.
     fn look_for_overdue(&mut self, at: Instant) -> Result<()> {
-        match self.looks_at {
-            Some(then) if at < then => return Ok(()),
-            Some(_) => {}
-            None => return Ok(self.looks_at = Some(at + LOOKS)),
+        if at < self.looks_at {
+            return Ok(());
         }
-        self.looks_at = Some(at + LOOKS);
+        self.looks_at = at + LOOKS;
         self.books.fail_overdue(at).map_or(Ok(()), Err)
     }
 
