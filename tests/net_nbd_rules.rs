@@ -454,8 +454,8 @@ fn fragile(volatile: &Arc<Mutex<Volatile>>, style: Style, life: Range<u64>, seed
 }
 
 /// A program that trusts a flush: what it wrote since the last one that succeeded it writes again after one that did not.
-struct Writer<'a> {
-    client: &'a Client,
+struct Writer {
+    client: Arc<Client>,
     source: &'static [u8],
     rng: Rng,
     /// What was written, and where since the last flush that succeeded.
@@ -466,7 +466,7 @@ struct Writer<'a> {
     tries: usize,
 }
 
-impl Writer<'_> {
+impl Writer {
     fn data(&mut self) -> &'static [u8] {
         let at = self.rng.below((self.source.len() - PLACE) as u64) as usize;
         &self.source[at..at + PLACE]
@@ -483,7 +483,7 @@ impl Writer<'_> {
         let mut started = Started::new();
         for n in 0..at_once {
             let (place, data) = ((first + n) % PLACES, self.data());
-            started.start(self.client, Transfer::Write(data), place * PLACE);
+            started.start(&self.client, Transfer::Write(data), place * PLACE);
             self.expect(place, data);
         }
         for (at, transfer, result) in started.ends() {
@@ -503,7 +503,7 @@ impl Writer<'_> {
     fn insist(&self, mut work: impl FnMut(&Client) -> Result<()>) {
         let mut last = None;
         for _ in 0..self.tries {
-            match work(self.client) {
+            match work(&self.client) {
                 Ok(()) => return,
                 Err(error) => assert_eq!(last.insert(error).kind(), ErrorKind::ConnectionLost),
             }
@@ -529,9 +529,8 @@ impl Writer<'_> {
 fn flushes_are_honest(style: Style, connections: u32, at_once: usize, life: Range<u64>) {
     let volatile = Volatile::new();
     let peer = fragile(&volatile, style, life, 4711 + u64::from(connections));
-    let client = connect_to_fragile(&peer, connections);
     let mut writer = Writer {
-        client: &client,
+        client: connect_to_fragile(&peer, connections),
         source: Rng::new(3).bytes(4 * MIB).leak(),
         rng: Rng::new(5),
         expected: vec![0; PLACE * PLACES],
@@ -541,6 +540,10 @@ fn flushes_are_honest(style: Style, connections: u32, at_once: usize, life: Rang
     };
     let rounds = 100 + 150 * connections as usize;
     for round in 0..rounds {
+        if round % 10 == 9 {
+            // Another program goes on, with as many connections at first as it wants.
+            writer.client = connect_to_fragile(&peer, connections);
+        }
         let few = writer.rng.below(4) as usize;
         writer.write(at_once, few);
         if round % 3 == 0 {
@@ -560,7 +563,6 @@ fn flushes_are_honest(style: Style, connections: u32, at_once: usize, life: Rang
     if connections > 1 {
         // The last ones are not broken.
         let accepted = volatile.lock().unwrap().accepted.len();
-        println!("XX {accepted} {broken} {losses}");
         assert!(accepted > broken + 5, "{accepted} connections, {broken} times broken");
     }
 }

@@ -372,7 +372,7 @@ impl Talk {
     /// Block sizes that were announced are kept to; the largest one is for what has a payload.
     fn check_blocks(&self, request: &Request) {
         let Some((minimum, _, maximum)) = self.offer.blocks else { return };
-        let of_blocks = |bytes: u64| bytes % u64::from(minimum) == 0;
+        let of_blocks = |bytes: u64| bytes.is_multiple_of(u64::from(minimum));
         assert!(of_blocks(request.offset) && of_blocks(request.length), "parts of blocks: {request:?}");
         let moves = matches!(request.verb, verb::READ | verb::WRITE);
         assert!(!moves || request.length <= u64::from(maximum), "more than {maximum} bytes: {request:?}");
