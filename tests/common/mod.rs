@@ -9,6 +9,7 @@
 //! * [`model`]: stamped sectors and a seeded generator, so that a wrong sector says which one it is;
 //! * [`tools`]: running programs with a deadline;
 //! * [`nbd`]: nbdkit with its vddk plugin around the built library;
+//! * [`export`]: what every NBD server and transport must do as a disk;
 //! * [`servers`]: NBD servers that others wrote; [`pki`]: certificates for them; [`proxy`]: a bad way to them;
 //! * [`nbd_peer`], [`nfc_peer`]: an NBD server and an ESXi host inside the test, which may lie;
 //! * [`vcsim`]: a vCenter or ESXi that others wrote; [`soap_peer`]: one inside the test, which may lie;
@@ -24,6 +25,7 @@
 pub mod abi;
 pub mod child;
 pub mod disks;
+pub mod export;
 pub mod images;
 pub mod model;
 pub mod nbd;

@@ -11,6 +11,12 @@ pub fn limit_address_space(bytes: u64) {
     assert_eq!(result, 0, "setrlimit: {}", std::io::Error::last_os_error());
 }
 
+/// Sets a variable of this process, which no other test shares.
+pub fn set_variable(name: &str, value: &Path) {
+    // SAFETY: the other thread of this process waits for the one that runs the test.
+    unsafe { std::env::set_var(name, value) };
+}
+
 /// True for root, to whom permission bits do not apply.
 pub fn is_root() -> bool {
     // SAFETY: reads the identity.
