@@ -211,14 +211,23 @@ fn accept(
         let mut talk = Talk { stream, offer, gate, shared: shared.clone() };
         let body = body.clone();
         let thread = std::thread::spawn(move || {
+            let _end = Ending(talk.stream.try_clone().expect("another descriptor"));
             let _ = talk.negotiate().and_then(|()| {
                 let sent = talk.shared.sent.load(Ordering::SeqCst);
                 talk.shared.negotiated.store(sent, Ordering::SeqCst);
                 body(number, &mut talk)
             });
-            let _ = talk.stream.shutdown(std::net::Shutdown::Both);
         });
         shared.threads.lock().expect("the threads").push(thread);
+    }
+}
+
+/// Ends a connection when its thread does, by a panic too: there are other descriptors of it.
+struct Ending(UnixStream);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
 }
 
