@@ -13,6 +13,7 @@ use crate::logging::Sink;
 struct Host {
     byte: u8,
     size: u64,
+    identity: Identity,
     /// The kind of fault that every call ends with, once it is set.
     fault: Mutex<Option<ErrorKind>>,
     cut: AtomicBool,
@@ -121,12 +122,18 @@ impl Way for Road {
 }
 
 fn home(host: &Arc<Host>) -> Home {
-    Home { blocks: host.clone(), line: host.clone() }
+    Home { blocks: host.clone(), line: host.clone(), identity: host.identity.clone() }
 }
 
 fn host(byte: u8, size: u64, holds: bool) -> Arc<Host> {
+    host_of("6000c291", byte, size, holds)
+}
+
+/// A host whose disk has this id.
+fn host_of(uuid: &str, byte: u8, size: u64, holds: bool) -> Arc<Host> {
     let (fault, cut, started) = (Mutex::new(None), AtomicBool::new(false), Mutex::default());
-    Arc::new(Host { byte, size, fault, cut, started, holds })
+    let identity = Identity::of(&[("uuid".to_owned(), uuid.to_owned())], false);
+    Arc::new(Host { byte, size, identity, fault, cut, started, holds })
 }
 
 fn road(host: &Arc<Host>) -> Road {
@@ -255,6 +262,33 @@ fn a_disk_of_another_size_is_not_the_same_disk() {
     assert_eq!(read(&scene.homes), Err(ErrorKind::ConnectionLost));
     assert!(scene.road.host.cut.load(Ordering::SeqCst));
     assert!(scene.lines.0.lock().iter().any(|line| line.contains("8192 bytes instead of 4096")));
+}
+
+#[test]
+fn a_disk_of_the_same_size_with_another_id_is_not_the_same_disk() {
+    let scene = scene(|_| road(&host_of("6000c292", 2, 4096, false)));
+    scene.first.lose(ErrorKind::ConnectionLost);
+    assert_eq!(read(&scene.homes), Err(ErrorKind::ConnectionLost));
+    assert!(scene.road.host.cut.load(Ordering::SeqCst));
+    let told = "its uuid is 6000c292, and was 6000c291";
+    assert!(scene.lines.0.lock().iter().any(|line| line.contains(told)), "{:?}", scene.lines.0.lock());
+}
+
+#[test]
+fn a_disk_whose_holder_tells_no_id_goes_on_by_its_size() {
+    let scene = scene(|_| road(&host_of("", 2, 4096, false)));
+    scene.first.lose(ErrorKind::ConnectionLost);
+    assert_eq!(read(&scene.homes), Ok(2));
+}
+
+#[test]
+fn permission_that_is_not_given_again_is_a_loss() {
+    for kind in [ErrorKind::TicketRefused, ErrorKind::HostFull, ErrorKind::Unauthorised, ErrorKind::Protocol]
+    {
+        let scene = scene(|second| road(&second));
+        scene.first.lose(kind);
+        assert_eq!(read(&scene.homes), Ok(2), "{kind:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::logging::Level;
 use crate::logging::Log;
 use crate::logging::Sink;
 use crate::net::http::Hidden;
+use crate::net::nfc::identity::Identity;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::tls::TlsSettings;
 use crate::net::vim::Adapter;
@@ -302,7 +303,7 @@ impl Hosts for FakeHosts {
         let line = Arc::new(FakeLine { mode, fault: Mutex::new(None), cut: AtomicBool::new(false) });
         self.lines.lock().push(line.clone());
         Ok(Served {
-            home: Home { blocks: line.clone(), line },
+            home: Home { blocks: line.clone(), line, identity: Identity::default() },
             url: format!("vpxa-nfcssl://{}@{host}:902", errand.path),
             geometry: Some(Geometry { cylinders: 1, heads: 2, sectors: 3 }),
             database: [("adapterType", "ide"), ("longContentID", "bd746094172e7bea0b3805d81234abcd")]
