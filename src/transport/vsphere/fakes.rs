@@ -186,7 +186,7 @@ impl Soap for FakeSoap {
         self.0.fault("machine")?;
         Ok(Moref::machine("vm-1"))
     }
-    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
+    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>, _: Option<Instant>) -> Result<Hardware> {
         self.0.note(format!("hardware {machine} {}", snapshot.map_or("-", |snapshot| &snapshot.id)));
         self.0.fault("hardware")?;
         let chain = if snapshot.is_some() { &CHAIN[1..] } else { &CHAIN[..] };
@@ -201,7 +201,7 @@ impl Soap for FakeSoap {
             ],
         })
     }
-    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket> {
+    fn ticket_for_files(&self, machine: &Moref, _: Instant) -> Result<Ticket> {
         self.0.note(format!("files {machine}"));
         self.0.fault("files")?;
         Ok(self.0.ticket())
@@ -212,6 +212,7 @@ impl Soap for FakeSoap {
         key: i32,
         host: Option<&Moref>,
         write: bool,
+        _: Instant,
     ) -> Result<Ticket> {
         self.0.note(format!("disk {machine} {key} {} {write}", host.map_or("-", |host| &host.id)));
         self.0.fault("disk")?;
@@ -293,7 +294,7 @@ pub struct FakeLine {
 
 impl Hosts for FakeHosts {
     fn open(&self, errand: &Errand) -> Result<Served> {
-        let ticket = errand.tickets.ticket()?;
+        let ticket = errand.tickets.ticket(Instant::now() + errand.settings.options.connect)?;
         let host = ticket.host.clone().unwrap_or_else(|| errand.login_host.clone());
         let mode = if errand.ssl { Mode::NbdSsl } else { Mode::Nbd };
         self.made.lock().push((mode, errand.path.clone(), host.clone()));
