@@ -124,7 +124,7 @@ fn all_of(mut failures: Vec<(Mode, Error)>, target: &str) -> Error {
 
 /// True for faults that the next way to the same disk need not have. A peer that cannot be trusted is not asked again with
 /// less caution, and what cannot be found or was not meant so is not there by another name either.
-fn need_not_fail(kind: ErrorKind, tried: Mode, next: Mode) -> bool {
+pub fn need_not_fail(kind: ErrorKind, tried: Mode, next: Mode) -> bool {
     match kind {
         ErrorKind::CertificateRefused
         | ErrorKind::NotFound

@@ -29,6 +29,7 @@ use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::blocks::Blocks;
 use crate::transport::blocks::Reads;
+use crate::transport::choice;
 use crate::transport::choice::Way;
 
 /// Where the bytes of a disk come from.
@@ -247,7 +248,7 @@ impl Shared {
         self.log.warning(|| format!("{} is lost by {}: {error}", self.target, old.line.mode().name()));
         old.line.cut(); // a host may have locked the disk for it
         drop(old);
-        settle.phase = Some(match self.next_home(at, &mut settle.at) {
+        settle.phase = Some(match self.next_home(at, error.kind(), &mut settle.at) {
             Ok(home) => {
                 self.log.warning(|| format!("{} goes on by {}", self.target, home.line.mode().name()));
                 Phase::At(home)
@@ -259,9 +260,13 @@ impl Shared {
     }
 
     /// Opens by the first of the ways behind `at` that leads to the same disk.
-    fn next_home(&self, at: usize, taken: &mut usize) -> Result<Home> {
+    fn next_home(&self, at: usize, loss: ErrorKind, taken: &mut usize) -> Result<Home> {
         let mut last = Error::new(ErrorKind::NotSupported, "none is left");
         for (i, way) in self.ways.iter().enumerate().skip(at + 1) {
+            if self.has_better(at, loss, i) {
+                self.log.info(|| format!("{} by {} would be lost alike", self.target, way.mode().name()));
+                continue;
+            }
             *taken = i;
             last = match self.open_by(&**way) {
                 Ok(home) => match self.difference(&home) {
@@ -281,6 +286,15 @@ impl Shared {
 }
 
 impl Shared {
+    /// True when the way `i` is to the host that the way `at` was lost with, which would be waited for once more, and a later
+    /// one is not.
+    fn has_better(&self, at: usize, loss: ErrorKind, i: usize) -> bool {
+        let Some(tried) = self.ways.get(at).map(|way| way.mode()) else { return false };
+        let mut need_not_fail =
+            self.ways.iter().skip(i).map(|way| choice::need_not_fail(loss, tried, way.mode()));
+        need_not_fail.next() == Some(false) && need_not_fail.any(|may| may)
+    }
+
     /// Why this is not the disk that was opened, if it is not.
     fn difference(&self, home: &Home) -> Option<Error> {
         let size = home.blocks.size();

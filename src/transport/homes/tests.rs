@@ -79,7 +79,7 @@ impl Blocks for Host {
 
 impl Line for Host {
     fn mode(&self) -> Mode {
-        if self.byte == 1 { Mode::NbdSsl } else { Mode::Nbd }
+        [Mode::NbdSsl, Mode::Nbd, Mode::Https][usize::from(self.byte) - 1]
     }
     fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
@@ -276,6 +276,23 @@ fn a_disk_whose_holder_tells_no_id_goes_on_by_its_size() {
     let scene = scene(|_| road(&host_of("", 2, 4096, false)));
     scene.first.lose(ErrorKind::ConnectionLost);
     assert_eq!(read(&scene.homes), Ok(2));
+}
+
+#[test]
+fn a_host_that_is_lost_is_not_waited_for_again_where_a_way_goes_past_it() {
+    for (loss, past) in
+        [(ErrorKind::HostFull, true), (ErrorKind::TimedOut, true), (ErrorKind::TicketRefused, false)]
+    {
+        let hosts = [host(1, 4096, false), host(2, 4096, false), host(3, 4096, false)];
+        let roads: Vec<Arc<Road>> = hosts.iter().map(|host| Arc::new(road(host))).collect();
+        let ways = roads.iter().map(|road| road.clone() as Arc<dyn Route>).collect();
+        let patience = Duration::from_secs(60);
+        let homes = Homes::new(ways, 0, home(&hosts[0]), "[ds] a.vmdk".into(), patience, Log::none());
+        hosts[0].lose(loss);
+        assert_eq!(read(&homes), Ok(if past { 3 } else { 2 }), "{loss:?}");
+        assert_eq!(roads[1].taken.load(Ordering::SeqCst), usize::from(!past));
+        assert_eq!(homes.mode(), if past { Mode::Https } else { Mode::Nbd });
+    }
 }
 
 #[test]
