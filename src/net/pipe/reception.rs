@@ -63,8 +63,9 @@ impl<P: Protocol> Connection<P> {
         inbox: &mut Inbox<P>,
         lent: LentRead<'_>,
     ) -> Result<()> {
-        let flying = st.window.flying() / (st.books.flying as u64).max(1);
-        inbox.greedy = flying <= SMALL;
+        let flying = st.books.flying as u64;
+        let small = st.window.flying() / flying.max(1) <= SMALL;
+        inbox.expect_small(small, flying == 1);
         P::receive(&mut Reception { connection: self, st, inbox, lent })
     }
 }
