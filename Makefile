@@ -31,6 +31,11 @@ SOURCES := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 LINKS := libvixDiskLib.so $(foreach n,5 6 7 8 9,libvixDiskLib.so.$(n))
 MNTAPI_LINKS := libvixMntapi.so libvixMntapi.so.1
 
+# A build for one run gains nothing from what the next one could use.
+ifeq ($(CI),true)
+export CARGO_INCREMENTAL := 0
+endif
+
 # Files of a release carry the time of its commit and no path of the machine that built it.
 export SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),1)
 REMAP := --remap-path-prefix=$(CURDIR)=. --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=cargo

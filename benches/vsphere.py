@@ -5,7 +5,7 @@
 
 FOLDER has `vixbench` and `disk2048-flat.vmdk` of a benchmark run that kept them. Rows: one disk over a host whose storage takes
 1 ms, asynchronous and synchronous, plain and with TLS (V1); reads while allocated blocks are asked for on the same handle
-(V2); synchronous reads over a host that takes 2 ms for each answer, against one request at a time; 32 disks in parallel.
+(V2); synchronous reads over a host that takes 2 ms for each answer, against one request at a time; 32 disks in parallel, and those on all processors against one.
 All with the settings a program has that sets none.
 """
 import argparse
@@ -144,12 +144,36 @@ def parallel(a, bench):
             row(f"32 handles over one, {transport}", ratios, "x")
 
 
+@contextlib.contextmanager
+def on(processors):
+    """This process and those it starts meanwhile run on these processors."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def scaling(a, bench):
+    every = sorted(os.sched_getaffinity(0))
+    for transport in ("nbd", "nbdssl"):
+        ratios = []
+        for _ in range(a.rounds):
+            rates = []
+            for processors in (every[:1], every):
+                with on(processors), Sim(a.vixsim, a.disk, ["nfc.read=delay(1ms)"]) as sim:
+                    rates.append(bench(sim, "read", transport, "--bs", "1M", "--threads", 32)["mb_per_s"])
+            ratios.append(rates[1] / rates[0])
+        row(f"32 handles {transport}, on {len(every)} processors over one, host included", ratios, "x")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("tools", "libdir", "vixsim"):
         p.add_argument("--" + name, required=True)
     p.add_argument("--rounds", type=int, default=5)
-    p.add_argument("--rows", default="v1,v2,latency,parallel")
+    p.add_argument("--rows", default="v1,v2,latency,parallel,scaling")
     a = p.parse_args()
     a.disk = os.path.join(a.tools, "disk2048-flat.vmdk")
     lib = os.path.join(a.libdir, "lib64", "libvixDiskLib.so")
@@ -159,7 +183,7 @@ def main():
 
     print("| row | median | min..max |\n|---|---|---|")
     for name, run in (("v1", lambda: v1(a, bench)), ("v2", lambda: v2(a)), ("latency", lambda: latency(a, bench)),
-                      ("parallel", lambda: parallel(a, bench))):
+                      ("parallel", lambda: parallel(a, bench)), ("scaling", lambda: scaling(a, bench))):
         if name in a.rows.split(","):
             run()
 

@@ -306,6 +306,11 @@ fn soap_holds_over_its_corpus() {
 }
 
 #[test]
+fn http_range_holds_over_its_corpus() {
+    replay("http_range");
+}
+
+#[test]
 fn the_corpus_is_small_and_complete() {
     let folder = corpus("");
     let mut names: Vec<String> =

@@ -14,6 +14,9 @@ use common::model::Rng;
 use common::model::is_zero;
 use common::model::stamps;
 use common::pki::Pki;
+use common::proxy::Fate;
+use common::proxy::Lane;
+use common::proxy::Proxy;
 use common::scratch;
 use common::servers;
 use common::servers::Door;
@@ -494,6 +497,56 @@ fn exit_does_not_wait_for_a_silent_server() {
         vix.exit();
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
     });
+}
+
+/// The connection is lost under a synchronous read, and what takes the next ones says nothing. `end` is given the disk.
+fn ended_while_connecting(end: fn(&'static Vix, &'static Connection<'static>, &'static Disk<'static>)) {
+    let vix = Vix::started();
+    let server = servers::nbdkit(Door::TCP, &[], &["memory", "1M"]);
+    let proxy = Proxy::new(server.address(), |n| match n {
+        0 => Fate::default(),
+        _ => Fate { up: Lane::stall_after(0), down: Lane::stall_after(0), ..Fate::default() },
+    });
+    let connection = connect(&Server::named(proxy.uri(false, ""))).leaked();
+    let disk: &'static Disk<'static> =
+        Box::leak(Box::new(connection.must_open(Path::new(""), flags::READ_ONLY)));
+    assert_eq!(disk.must_read(0, 1), [0; 512]);
+    let reads = std::thread::spawn(|| {
+        let mut code = code::OK;
+        while code == code::OK {
+            code = disk.read(3, &mut [0; 512]);
+        }
+        code
+    });
+    proxy.cut_all();
+    let began = Instant::now();
+    while proxy.seen() < 2 {
+        assert!(began.elapsed() < Duration::from_secs(20), "nothing connects again");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let start = Instant::now();
+    end(vix, connection, disk);
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+    assert_ne!(reads.join().expect("the reading thread"), code::OK);
+    assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+}
+
+#[test]
+fn closing_does_not_wait_for_a_connection_that_is_being_made() {
+    requires!("nbdkit");
+    in_child(|| ended_while_connecting(|_, _, disk| _ = disk.close_again()));
+}
+
+#[test]
+fn disconnecting_does_not_wait_for_a_connection_that_is_being_made() {
+    requires!("nbdkit");
+    in_child(|| ended_while_connecting(|_, connection, _| _ = connection.disconnect_again()));
+}
+
+#[test]
+fn exit_does_not_wait_for_a_connection_that_is_being_made() {
+    requires!("nbdkit");
+    in_child(|| ended_while_connecting(|vix, _, _| vix.exit()));
 }
 
 #[test]

@@ -9,6 +9,7 @@ pub mod abi_calls;
 pub mod chain;
 pub mod check;
 pub mod extents;
+pub mod http;
 pub mod images;
 pub mod limits;
 pub mod nbd;
@@ -40,4 +41,5 @@ pub const TARGETS: &[Target] = &[
     ("nbd_client", nbd::nbd_client),
     ("nfc_client", nfc::nfc_client),
     ("soap", soap::soap),
+    ("http_range", http::http_range),
 ];

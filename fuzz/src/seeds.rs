@@ -1,6 +1,7 @@
 //! The inputs that fuzzing starts from, made by the image builders.
 
 use super::chain;
+use super::http;
 use super::images;
 use super::images::SparseSpec;
 use super::images::StreamLayout;
@@ -29,6 +30,7 @@ pub fn of(target: &str) -> Vec<(&'static str, Vec<u8>)> {
         "nbd_client" => nbd::seeds(),
         "nfc_client" => nfc::seeds(),
         "soap" => soap::seeds(),
+        "http_range" => http::seeds(),
         _ => Vec::new(),
     }
 }

@@ -88,12 +88,6 @@ pub trait Storage: Debug + Send + Sync {
         Ok(false)
     }
 
-    /// Says that the content of `range` is not needed any more. It may read as anything afterwards; a storage that cannot
-    /// use the hint ignores it.
-    fn discard(&self, _range: Range<u64>) -> Result<()> {
-        Ok(())
-    }
-
     /// Writes what stands in `from` of another storage at `offset`. Storages on the same machine may come to share the
     /// blocks, which the next write to one of them ends; nobody can see that.
     fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {

@@ -32,9 +32,6 @@ pub trait Blocks: Debug + Send + Sync {
     /// As [`Storage::zero`].
     fn zero(&self, range: Range<u64>) -> Result<bool>;
 
-    /// As [`Storage::discard`].
-    fn trim(&self, range: Range<u64>) -> Result<()>;
-
     /// As [`Storage::flush`].
     fn flush(&self) -> Result<()>;
 
@@ -229,14 +226,6 @@ impl Storage for BlockStorage {
             self.says_zeros.store(false, Ordering::Relaxed);
         }
         Ok(zeroed)
-    }
-
-    fn discard(&self, range: Range<u64>) -> Result<()> {
-        let range = range.start..range.end.min(self.size);
-        if range.start >= range.end {
-            return Ok(());
-        }
-        self.blocks.trim(range)
     }
 
     fn label(&self) -> String {

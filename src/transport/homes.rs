@@ -422,10 +422,6 @@ impl Blocks for Homes {
         self.call(&mut |blocks| blocks.zero(range.clone()))
     }
 
-    fn trim(&self, range: Range<u64>) -> Result<()> {
-        self.call(&mut |blocks| blocks.trim(range.clone()))
-    }
-
     fn flush(&self) -> Result<()> {
         self.call(&mut |blocks| blocks.flush())
     }

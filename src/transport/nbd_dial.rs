@@ -53,7 +53,9 @@ impl Line for NbdLine {
 
     fn cut(&self) {
         self.client.close();
-        self.threads.join_until(Instant::now() + LAST_STEPS);
+        if !self.threads.join_until(Instant::now() + LAST_STEPS) {
+            os::stay_loaded();
+        }
     }
 
     /// Reads the beginning of the export. An export without any answers for itself.
@@ -89,10 +91,6 @@ impl Blocks for Client {
 
     fn zero(&self, range: Range<u64>) -> Result<bool> {
         Client::zero(self, range)
-    }
-
-    fn trim(&self, range: Range<u64>) -> Result<()> {
-        Client::trim(self, range)
     }
 
     fn flush(&self) -> Result<()> {

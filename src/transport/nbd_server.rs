@@ -162,7 +162,16 @@ impl NbdWay<'_> {
                 let settings = self.server.tls_settings(&self.how.tls);
                 Some((Tls::new(&settings, self.log.clone())?, self.server.host()))
             }
-            _ => None,
+            _ => {
+                if self.server.thumbprint.is_some() {
+                    self.log.warning(|| {
+                        format!(
+                            "{label}: the thumbprint is of no use here: without TLS there is no certificate"
+                        )
+                    });
+                }
+                None
+            }
         };
         let target = Dial { address: self.server.uri.address.clone(), export: self.export.to_owned(), tls };
         let line = Arc::new(nbd_dial::dial(target, self.mode, &self.how.options, self.log)?);

@@ -345,10 +345,6 @@ impl Storage for ReadAhead {
         self.changing(range.clone(), || self.inner.zero(range))
     }
 
-    fn discard(&self, range: Range<u64>) -> Result<()> {
-        self.changing(range.clone(), || self.inner.discard(range))
-    }
-
     fn label(&self) -> String {
         self.inner.label()
     }

@@ -211,7 +211,7 @@ impl Client {
         let inner = self.narrowed(&range);
         let plan = plan(Verb::Zero, fast | self.stable, inner.start, inner.end, self.long_step());
         match self.idle().call(plan, Lent::Nothing) {
-            Err(e) if fast != 0 && e.kind() == ErrorKind::NotSupported => return Ok(false),
+            Err(e) if e.kind() == ErrorKind::NotSupported => return Ok(false),
             zeroed => zeroed.context(|| self.label())?,
         };
         for edge in [range.start..inner.start, inner.end..range.end] {

@@ -55,7 +55,7 @@ fn simple(rx: &mut Reception<'_, '_, Nbd>, cookie: u64, errno: u32) -> Result<()
     let piece = rx.asked(cookie)?.piece;
     if errno != 0 {
         let refusal = Refusal { errno, text: String::new() };
-        return rx.settle(cookie, Outcome::Refused(refusal.error().context(piece.to_string())));
+        return refused(rx, cookie, &refusal);
     }
     match piece.ask.verb {
         Verb::Read if rx.inbox().agreed.replies == Replies::Simple => {
@@ -107,12 +107,22 @@ fn chunk(rx: &mut Reception<'_, '_, Nbd>, cookie: u64, kind: ChunkKind, length: 
     }
 }
 
+/// The request was refused. A server that shuts down says so to every request: the connection is as good as lost, and what
+/// is asked for may be had on the next one.
+fn refused(rx: &mut Reception<'_, '_, Nbd>, cookie: u64, refusal: &Refusal) -> Result<()> {
+    let error = refusal.error().context(rx.asked(cookie)?.piece.to_string());
+    if refusal.errno == reply::ESHUTDOWN {
+        return Err(error);
+    }
+    rx.settle(cookie, Outcome::Refused(error))
+}
+
 /// The last chunk came.
 fn done(rx: &mut Reception<'_, '_, Nbd>, cookie: u64) -> Result<()> {
     let slot = rx.asked(cookie)?;
     let piece = slot.piece;
     let outcome = match slot.note.refusal.take() {
-        Some(refusal) => Outcome::Refused(refusal.error().context(piece.to_string())),
+        Some(refusal) => return refused(rx, cookie, &refusal),
         None if piece.ask.verb == Verb::Read && !slot.covered.is_whole(piece.len) => {
             return Err(protocol(format!("the {piece} ended before all of it came")));
         }

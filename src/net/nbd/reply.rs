@@ -193,7 +193,7 @@ impl Refusal {
             28 => (ErrorKind::DiskFull, "ENOSPC, no space left"),
             75 => (ErrorKind::Io, "EOVERFLOW, request too long"),
             ENOTSUP => (ErrorKind::NotSupported, "ENOTSUP, not supported"),
-            108 => (ErrorKind::ConnectionLost, "ESHUTDOWN, the server shuts down"),
+            ESHUTDOWN => (ErrorKind::ConnectionLost, "ESHUTDOWN, the server shuts down"),
             _ => (ErrorKind::Io, "an error number the protocol does not have"),
         };
         let text = if self.text.is_empty() { "" } else { ": " };
@@ -203,6 +203,8 @@ impl Refusal {
 
 /// Input/output error.
 const EIO: u32 = 5;
+/// The server was told to end: it answers every request with this.
+pub const ESHUTDOWN: u32 = 108;
 /// Not supported: among others, zeroing that would not be fast.
 pub const ENOTSUP: u32 = 95;
 

@@ -21,6 +21,9 @@ use crate::net::pipe::progress::Progress;
 use crate::net::pipe::window::Window;
 use crate::transfer::Transfer;
 
+/// A reply may take so many times as long as silence may last, while others come.
+const OVERDUE: u32 = 3;
+
 /// The books.
 pub struct Books<P: Protocol> {
     progress: Arc<Progress>,
@@ -285,6 +288,25 @@ impl<P: Protocol> Books<P> {
                 self.hand_over(id);
             }
         }
+    }
+
+    /// Fails the calls whose replies have not come for far longer than silence may last, while others came; says of one what
+    /// it asked. A reply that overtakes others is within the rules, one that never comes is not.
+    pub fn fail_overdue(&mut self, at: Instant) -> Option<Error> {
+        let mut first = None;
+        for slot in self.slots.iter().flatten() {
+            let limit = self.progress.limit_of(slot.piece.ask.kind()).saturating_mul(OVERDUE);
+            if at.saturating_duration_since(slot.out) < limit {
+                continue;
+            }
+            let story =
+                format!("no answer to the {} has come within {:.1} s", slot.piece, limit.as_secs_f64());
+            if let Some(call) = self.calls.get_mut(slot.call).and_then(Option::as_mut) {
+                call.fail(Error::new(ErrorKind::TimedOut, story.clone()));
+            }
+            first.get_or_insert(story);
+        }
+        first.map(|story| Error::new(ErrorKind::TimedOut, story))
     }
 
     /// True when it is exactly the pieces of one lent read that are in flight, and there is one; says which.

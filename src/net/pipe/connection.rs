@@ -42,11 +42,14 @@ use crate::net::pipe::window;
 use crate::net::pipe::window::Window;
 use crate::net::stream::Patience;
 use crate::net::stream::Stream;
+use crate::threads;
 use crate::threads::Threads;
 use crate::transfer::Transfer;
 
 /// How long a sender may wait before it looks whether it is its turn to receive.
 pub const TURN: Duration = Duration::from_millis(20);
+/// A connection is made by its own thread, which gets so much time to begin with that.
+const LATE: Duration = Duration::from_secs(1);
 /// A read that cannot lend its buffer copies in portions of this size.
 const COPIED: usize = 4 << 20;
 
@@ -121,6 +124,8 @@ pub struct State<P: Protocol> {
     pub(super) outage: Option<(Instant, u32)>,
     /// When the last reply was complete.
     pub(super) replied: Option<Instant>,
+    /// When it is looked next whether a request has been without its reply for too long.
+    pub(super) looks_at: Instant,
     pub(in crate::net) helpers: Helpers,
 }
 
@@ -155,6 +160,7 @@ impl<P: Protocol> Connection<P> {
             dialling: false,
             outage: None,
             replied: None,
+            looks_at: Instant::now(),
             helpers: Helpers::default(),
         };
         let (changed, to_read, to_flush) = (Condvar::new(), Condvar::new(), Condvar::new());
@@ -341,10 +347,7 @@ impl<P: Protocol> Lead<'_, P> {
                 self.inbox = st.inbox.take();
             }
             if !matches!(st.link, Link::Up) {
-                match &mut self.inbox {
-                    Some(inbox) => connection.mend(st, inbox),
-                    None => connection.changed.wait(st),
-                }
+                self.wait_for_mending(st);
                 continue;
             }
             let step = match self.send(st, id, &mut lent) {
@@ -355,6 +358,29 @@ impl<P: Protocol> Lead<'_, P> {
                 st.lose(&error);
                 connection.changed.notify_all();
             }
+        }
+    }
+
+    /// The connection is not up. A new one is made by the thread of the connection, if there can be one: closing ends the
+    /// wait of a caller for it at once, however long it takes to connect.
+    fn wait_for_mending<'s>(&mut self, st: &mut MutexGuard<'s, State<P>>)
+    where
+        Self: 's,
+    {
+        let connection = self.connection;
+        let by_itself = st.helpers.is_reader(threads::here());
+        if matches!(st.link, Link::Down(_)) && !by_itself && connection.reader(st).is_ok() {
+            st.inbox = self.inbox.take().or(st.inbox.take());
+            connection.to_read.notify_one();
+            let late = connection.changed.wait_for(st, LATE).timed_out();
+            if !late || st.dialling || !matches!(st.link, Link::Down(_)) {
+                return;
+            }
+            self.inbox = st.inbox.take(); // that thread is held up in what it tells somebody
+        }
+        match &mut self.inbox {
+            Some(inbox) => connection.mend(st, inbox),
+            None => connection.changed.wait(st),
         }
     }
 

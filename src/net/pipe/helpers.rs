@@ -100,7 +100,7 @@ impl<P: Protocol> Connection<P> {
     }
 
     /// There is a thread that leads.
-    fn reader(&self, st: &mut MutexGuard<'_, State<P>>) -> Result<()> {
+    pub(super) fn reader(&self, st: &mut MutexGuard<'_, State<P>>) -> Result<()> {
         if !st.helpers.reader_born {
             let connection = self.this.upgrade().ok_or_else(dropped)?;
             self.shared.threads.spawn(&self.thread_name(""), move || connection.read_on())?;
@@ -176,7 +176,7 @@ impl<P: Protocol> Connection<P> {
             if matches!(st.link, Link::Closed) && st.books.started == 0 {
                 break;
             }
-            if st.books.is_awaited() {
+            if st.books.is_awaited() || (matches!(st.link, Link::Down(_)) && st.books.is_wanted()) {
                 lead.inbox = st.inbox.take();
             }
             if lead.inbox.is_some() {

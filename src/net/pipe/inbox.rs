@@ -33,6 +33,10 @@ struct Waiting {
     partial: bool,
     /// Since when the rest is waited for.
     begun: Option<Instant>,
+    /// One small reply is due and nothing else.
+    lone: bool,
+    /// So many lone replies are slept for without looking first.
+    sleeps: u32,
 }
 
 impl Waiting {
@@ -68,10 +72,8 @@ pub struct Inbox<P: Protocol> {
     /// What the protocol works with.
     pub unpacker: P::Unpacker,
     /// Payloads in flight are small, so that several replies may be received at once.
-    pub greedy: bool,
+    greedy: bool,
     waiting: Waiting,
-    /// So many lone replies are slept for without looking first.
-    sleeps: u32,
     staging: Box<[u8]>,
     start: usize,
     end: usize,
@@ -85,8 +87,7 @@ impl<P: Protocol> Inbox<P> {
             agreed: P::Agreed::default(),
             unpacker: P::Unpacker::default(),
             greedy: false,
-            waiting: Waiting { progress, partial: false, begun: None },
-            sleeps: RARELY,
+            waiting: Waiting { progress, partial: false, begun: None, lone: false, sleeps: RARELY },
             staging: vec![0; STAGING].into_boxed_slice(),
             start: 0,
             end: 0,
@@ -106,6 +107,12 @@ impl<P: Protocol> Inbox<P> {
         self.stream = None;
         (self.start, self.end) = (0, 0);
         self.reply_ended();
+    }
+
+    /// How replies are received: several at once if they are small, and a lone one is looked for before it is slept for.
+    pub fn expect_small(&mut self, small: bool, lone: bool) {
+        self.greedy = small;
+        self.waiting.lone = small && lone;
     }
 
     /// A reply is complete, the next one has its own time.
@@ -162,13 +169,7 @@ impl<P: Protocol> Inbox<P> {
             return Err(Error::new(ErrorKind::Internal, format!("a head of {head} bytes")));
         };
         let mut parts = [IoSliceMut::new(first), IoSliceMut::new(ahead), IoSliceMut::new(behind)];
-        let came = match look(self.stream.as_ref(), &mut self.sleeps, &mut parts)? {
-            Some(came) => {
-                self.waiting.partial = true;
-                came
-            }
-            None => receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?,
-        };
+        let came = receive(self.stream.as_ref(), &mut self.waiting, &mut parts)?;
         let filled = came.saturating_sub(head).min(ahead.len());
         (self.start, self.end) = (0, came - filled);
         Ok(filled)
@@ -228,16 +229,11 @@ impl<P: Protocol> Inbox<P> {
 }
 
 /// Looks for a while whether something comes, and lets others run between two looks. It does so where that was of use.
-fn look(
-    stream: Option<&Arc<dyn Stream>>,
-    sleeps: &mut u32,
-    parts: &mut [IoSliceMut<'_>],
-) -> Result<Option<usize>> {
+fn look(stream: &Arc<dyn Stream>, sleeps: &mut u32, parts: &mut [IoSliceMut<'_>]) -> Result<Option<usize>> {
     if *sleeps > 0 {
         *sleeps -= 1;
         return Ok(None);
     }
-    let stream = stream.ok_or_else(not_connected)?;
     let until = Instant::now() + LOOK;
     while Instant::now() < until {
         // The end of the stream is for whoever waits in earnest.
@@ -260,6 +256,11 @@ fn receive(
     let from = Instant::now();
     if waiting.partial {
         waiting.begun.get_or_insert(from);
+    } else if waiting.lone
+        && let Some(came) = look(stream, &mut waiting.sleeps, parts)?
+    {
+        waiting.partial = true;
+        return Ok(came);
     }
     loop {
         let until = waiting.until(from);

@@ -152,7 +152,8 @@ impl<P: Protocol> Connection<P> {
     ) -> Result<(Box<dyn Stream>, P::Agreed)> {
         let now = Instant::now();
         let full = now + self.shared.connect;
-        let until = if tries == 0 { full } else { full.min(end.max(now + LEAST_TIME)) };
+        let only_one = tries == 0 && end <= now;
+        let until = if only_one { full } else { full.min(end.max(now + LEAST_TIME)) };
         MutexGuard::unlocked(st, || self.shared.protocol.dial(until))
     }
 

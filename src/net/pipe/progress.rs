@@ -81,6 +81,15 @@ impl Progress {
         }
     }
 
+    /// How long silence may last while this kind is in flight.
+    pub fn limit_of(&self, kind: Kind) -> Duration {
+        match kind {
+            Kind::Read => self.limits.read,
+            Kind::Write => self.limits.write,
+            Kind::Flush | Kind::Other => self.limits.other,
+        }
+    }
+
     /// Silence longer than this is a loss: the longest patience of all that is in flight.
     pub fn limit(&self) -> Duration {
         let Limits { read, write, other } = self.limits;

@@ -4,6 +4,7 @@
 //! Everything that a server says is checked against what it was asked before a byte is moved.
 
 use std::ops::Range;
+use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::MutexGuard;
@@ -29,6 +30,9 @@ use crate::transfer::Transfer;
 
 /// Payloads up to this are small: several replies are received at once.
 const SMALL: u64 = 32 << 10;
+
+/// How often it is looked for requests that are overdue.
+const LOOKS: Duration = Duration::from_millis(250);
 
 /// A lent buffer and the call it is for.
 pub type LentRead<'a> = Option<(usize, &'a mut [u8])>;
@@ -59,8 +63,9 @@ impl<P: Protocol> Connection<P> {
         inbox: &mut Inbox<P>,
         lent: LentRead<'_>,
     ) -> Result<()> {
-        let flying = st.window.flying() / (st.books.flying as u64).max(1);
-        inbox.greedy = flying <= SMALL;
+        let flying = st.books.flying as u64;
+        let small = st.window.flying() / flying.max(1) <= SMALL;
+        inbox.expect_small(small, flying == 1);
         P::receive(&mut Reception { connection: self, st, inbox, lent })
     }
 }
@@ -168,11 +173,20 @@ impl<P: Protocol> Reception<'_, '_, P> {
         self.st.outage = None;
         self.st.replied = Some(now);
         self.connection.changed.notify_all();
-        Ok(())
+        self.st.look_for_overdue(now)
     }
 }
 
 impl<P: Protocol> State<P> {
+    /// From time to time: no request is without its reply for too long. One that is fails, and the connection with it.
+    fn look_for_overdue(&mut self, at: Instant) -> Result<()> {
+        if at < self.looks_at {
+            return Ok(());
+        }
+        self.looks_at = at + LOOKS;
+        self.books.fail_overdue(at).map_or(Ok(()), Err)
+    }
+
     /// The reply that must come next, if it is the data of a lent read that is short enough.
     fn foreseen(&mut self, id: usize) -> Option<(u64, Piece<P::Ask>, u64)> {
         let (cookie, piece) = self.books.only_piece_of(id)?;

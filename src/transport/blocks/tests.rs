@@ -51,10 +51,6 @@ impl Blocks for Peer {
         }
         Ok(self.can_zero)
     }
-    fn trim(&self, range: Range<u64>) -> Result<()> {
-        self.note(format!("trim {range:?}"));
-        Ok(())
-    }
     fn flush(&self) -> Result<()> {
         self.note("flush".to_owned());
         Ok(())
@@ -113,8 +109,7 @@ fn the_last_sector_is_not_written_when_it_is_not_whole() {
     assert!(refused.to_string().contains("byte 1000"), "{refused}");
     assert_eq!(peer.said(), ["write 512 at 0"]);
     assert!(export.zero(512..1024).unwrap());
-    export.discard(512..1024).unwrap();
-    assert_eq!(peer.said(), ["zero 512..1000", "trim 512..1000"]);
+    assert_eq!(peer.said(), ["zero 512..1000"]);
 }
 
 #[test]
@@ -220,9 +215,6 @@ fn impossible_sizes_are_refused() {
         }
         fn zero(&self, range: Range<u64>) -> Result<bool> {
             self.1.zero(range)
-        }
-        fn trim(&self, range: Range<u64>) -> Result<()> {
-            self.1.trim(range)
         }
         fn flush(&self) -> Result<()> {
             self.1.flush()

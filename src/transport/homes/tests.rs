@@ -52,9 +52,6 @@ impl Blocks for Host {
     fn zero(&self, _range: Range<u64>) -> Result<bool> {
         self.result().map(|()| false)
     }
-    fn trim(&self, _range: Range<u64>) -> Result<()> {
-        self.result()
-    }
     fn flush(&self) -> Result<()> {
         self.result()
     }

@@ -178,10 +178,6 @@ impl Blocks for ServedDisk {
         Err(self.inner.read_only())
     }
 
-    fn trim(&self, _range: Range<u64>) -> Result<()> {
-        Ok(())
-    }
-
     fn flush(&self) -> Result<()> {
         Ok(())
     }

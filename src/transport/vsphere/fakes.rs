@@ -336,9 +336,6 @@ impl Blocks for FakeLine {
     fn zero(&self, _range: Range<u64>) -> Result<bool> {
         Ok(false)
     }
-    fn trim(&self, _range: Range<u64>) -> Result<()> {
-        Ok(())
-    }
     fn flush(&self) -> Result<()> {
         self.result()
     }

@@ -125,10 +125,6 @@ impl Blocks for Client {
         Ok(false)
     }
 
-    fn trim(&self, _range: Range<u64>) -> Result<()> {
-        Ok(())
-    }
-
     fn flush(&self) -> Result<()> {
         Client::flush(self)
     }

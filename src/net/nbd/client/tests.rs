@@ -162,6 +162,28 @@ fn lone_reads_that_are_looked_for_get_their_bytes_and_meet_the_end() {
 }
 
 #[test]
+fn a_server_that_shuts_down_is_left_for_the_one_that_follows() {
+    for replies in EVERY {
+        let store = store();
+        let mut setting = Setting::new(replies);
+        setting.options.reconnect = Duration::from_secs(20);
+        let ending = script(move |peer| {
+            loop {
+                let asked = peer.asked()?;
+                match replies {
+                    Replies::Simple => peer.simple(asked.cookie, 108, &[])?,
+                    _ => peer.chunk(1, 0x8001, asked.cookie, &[0, 0, 0, 108, 0, 0])?,
+                }
+            }
+        });
+        let client = setting.client(vec![ending, (honest(&store), None)]);
+        let mut buf = vec![0; 70_000];
+        client.read(&mut buf, 500).unwrap();
+        assert!(buf == store.lock()[500..70_500], "{replies:?}");
+    }
+}
+
+#[test]
 fn no_thread_is_born_for_synchronous_calls() {
     let client = Setting::new(Replies::Simple).client(vec![(honest(&store()), None)]);
     client.read(&mut [0; 100_000], 0).unwrap();

@@ -93,3 +93,36 @@ fn a_server_that_thinks_and_then_is_slow_has_time_for_both() {
     })]);
     client.read(&mut vec![0; 1 << 20], 0).unwrap();
 }
+
+#[test]
+fn a_request_that_is_never_answered_ends_though_others_are() {
+    let mut setting = Setting::new(Replies::Structured);
+    setting.options.request = Duration::from_millis(300);
+    setting.options.reconnect = Duration::from_secs(20);
+    let (store, later) = (store(), store());
+    let kept = Arc::clone(&store);
+    let forgetful = script(move |peer| {
+        loop {
+            let asked = peer.asked()?;
+            if asked.offset != 0 {
+                answer(peer, &kept, &asked)?;
+            }
+        }
+    });
+    let client = setting.client(vec![forgetful, (honest(&later), None)]);
+    let (told, ended) = mpsc::channel();
+    let finish: Finish = Box::new(move |_, result: Result<()>| drop(told.send(result)));
+    assert!(client.start(Transfer::ReadOwned(vec![0; 4096]), 0, finish).is_none());
+    let began = Instant::now();
+    let result = loop {
+        client.read(&mut [0; 512], 8192).unwrap();
+        if let Ok(result) = ended.try_recv() {
+            break result;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20));
+    };
+    let e = result.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::TimedOut);
+    assert!(e.to_string().contains("no answer to the read of 4096 bytes at 0x0"), "{e}");
+    client.read(&mut [0; 512], 0).unwrap();
+}
