@@ -25,7 +25,7 @@ import os
 import sys
 
 from record_host.api import Api, find, kind_of, value
-from record_host.experiments import EXPERIMENTS
+from record_host.experiments import EXPERIMENTS, UNASKED
 from record_host.nfc import Session
 from record_host.record import STOPS, Disorder, Record, Redactor
 from record_host.wire import Door, tls_context
@@ -217,7 +217,7 @@ def main():
     names = [name for name in args.only or EXPERIMENTS if name not in args.skip]
     if args.list:
         for name, (question, _) in EXPERIMENTS.items():
-            print(f"{name:<20}{question}")
+            print(f"{name:<20}{question}" + (f" Not asked: {UNASKED[name]}." if name in UNASKED else ""))
         return 0
     try:
         return ask(Lab(args), names)

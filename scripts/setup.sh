@@ -5,7 +5,7 @@
 # missing and the command that would install it, and goes on: the tests that need it are skipped with a printed reason.
 # Nothing is installed with NO_INSTALL=1. Fetches nbdkit's vddk plugins at the end (scripts/fetch-nbdkit-plugins.sh)
 # and the independent readers of what is written (scripts/fetch-readers.sh), and builds the independent vCenter
-# (scripts/build-vcsim.sh).
+# and its client (scripts/build-vcsim.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -79,6 +79,6 @@ if ! scripts/fetch-readers.sh; then
 fi
 
 if ! scripts/build-vcsim.sh; then
-    say 'the tests against a vCenter that others wrote are skipped'
+    say 'the tests against a vCenter and a client that others wrote are skipped'
     [ "${CI:-}" != true ] || exit 1
 fi

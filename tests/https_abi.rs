@@ -18,12 +18,14 @@ use common::model;
 use common::scratch;
 use common::stage::SECTORS;
 use common::stage::Stage;
+use common::stage::assert_no_secret;
 use common::stage::configured;
 use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
 use common::stage::refused;
 use common::vcsim;
+use common::vcsim::Lines;
 use common::vcsim::Vcsim;
 use common::vcsim::between;
 use common::vix;
@@ -46,7 +48,6 @@ use vixDiskLib::session::DiskSpec;
 use vixDiskLib::session::Library;
 use vixDiskLib::session::OpenFlags;
 use vixDiskLib::sim::Sim;
-use vixDiskLib::sim::fault::Rule;
 use vixDiskLib::sim::options::DatastoreOptions;
 use vixDiskLib::sim::options::FolderEncoding;
 use vixDiskLib::sim::options::MachineOptions;
@@ -60,10 +61,6 @@ const LARGEST: u64 = 64 << 20;
 
 fn over_https(stage: &Stage) -> Server {
     stage.server().over("https")
-}
-
-fn fault(stage: &Stage, rule: &str) {
-    stage.sim.faults().add(Rule::parse(rule).expect("a rule"));
 }
 
 /// The golden images in folders of a datastore, with the path of each in it.
@@ -253,7 +250,7 @@ fn https_is_used_by_those_who_name_it_and_shown_to_nobody() {
             let connection = connect(&stage.server().over(list));
             assert_eq!(connection.must_open(&stage.disk(0), flags::READ_ONLY).transport(), mode, "{list}");
         }
-        fault(&stage, "authd.*=cut");
+        stage.fault("authd.*=cut");
         let server = stage.server();
         assert_ne!(refused(&server, &stage.disk(0), flags::READ_ONLY), code::OK, "nobody named https");
         let connection = connect(&server.over("nbdssl:https"));
@@ -319,14 +316,14 @@ fn lost_connections_busy_servers_and_expired_sessions_are_got_over() {
         let stage = Stage::vcenter();
         let connection = connect(&over_https(&stage));
         let disk = connection.must_open(&stage.disk(0), flags::READ_ONLY);
-        fault(&stage, "folder:/5=cut");
+        stage.fault("folder:/5=cut");
         assert!(content(&disk) == expected(true));
         stage.sim.faults().clear();
         stage.sim.end_sessions();
         stage.sim.cut();
         assert!(content(&disk) == expected(true));
         assert!(vix::log_text().contains("logging in again"), "{}", vix::log_text());
-        fault(&stage, "folder:/3=status(503)");
+        stage.fault("folder:/3=status(503)");
         assert!(content(&disk) == expected(true));
     });
 }
@@ -337,7 +334,7 @@ fn an_end_comes_soon_while_the_server_is_silent() {
         let stage = Stage::vcenter();
         let connection = connect(&over_https(&stage));
         let disk = connection.must_open(&stage.disk(0), flags::READ_ONLY);
-        fault(&stage, "folder=silence");
+        stage.fault("folder=silence");
         let reading = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -352,5 +349,75 @@ fn an_end_comes_soon_while_the_server_is_silent() {
             assert!(begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
             assert_ne!(reader.join().expect("the reader"), code::OK);
         });
+    });
+}
+
+#[test]
+fn no_secret_is_in_any_line_of_the_log() {
+    in_child(|| {
+        configured("vixDiskLib.nfc.LogLevel=4\n");
+        let stage = Stage::vcenter();
+        let place = vixDiskLib::net::vim::Server {
+            host: "127.0.0.1".to_owned(),
+            port: stage.sim.address().port(),
+            tls: vixDiskLib::net::tls::TlsSettings {
+                thumbprint: Some(stage.sim.ready().thumbprint_sha1),
+                ..Default::default()
+            },
+        };
+        let login = vixDiskLib::net::vim::Login::User {
+            name: common::stage::USER.to_owned(),
+            password: Secret::from(common::stage::PASSWORD.to_owned()),
+        };
+        let session = Session::open(place, login, Default::default(), Log::none()).expect("a session");
+        let cookie = session.cookie().expose_text().expect("text").trim_matches('"').to_owned();
+        let by_cookie = Server { login: None, cookie: Some(cookie.clone()), ..over_https(&stage) };
+        for server in [by_cookie, over_https(&stage)] {
+            let connection = connect(&server);
+            drop(connection.must_open(&stage.disk(0), flags::READ_ONLY));
+            for rule in [
+                "soap.RetrievePropertiesEx:1=fault(NoPermission,privilegeId=x)",
+                "soap.Login:1=fault(InvalidLogin)",
+                "folder:1=status(401)",
+                "folder:1=status(302)",
+                "folder:1-2=status(500)",
+                "folder:1-2=short",
+                "folder:1-2=cut",
+            ] {
+                stage.fault(rule);
+                if let Ok(disk) = connection.open(&stage.disk(0), flags::READ_ONLY) {
+                    let _ = disk.read(0, &mut [0; 512]);
+                }
+                stage.heal();
+            }
+            stage.sim.end_sessions();
+            let _ = connection.open(&stage.disk(0), flags::READ_ONLY).map(|_| ());
+            assert_eq!(connection.disconnect(), code::OK);
+        }
+        let log = vix::log_text();
+        assert!(log.contains("/folder/") || log.contains("over HTTPS"), "the requests are told of: {log}");
+        assert!(!log.contains(&cookie), "{log}");
+        assert_no_secret(&log);
+    });
+}
+
+#[test]
+fn reading_in_order_is_answered_out_of_what_was_read_ahead() {
+    in_child(|| {
+        let lines = Lines::default();
+        let stage = Stage::start(Options { log: lines.log(), ..Options::default() });
+        let here = Vix::started().connect(false).expect("a local connection");
+        let file = here.must_open(&stage.file("b.vmdk"), flags::READ_WRITE);
+        file.must_write(0, &model::stamps(0, SECTORS, 3));
+        assert_eq!(file.close(), code::OK);
+        let connection = connect(&over_https(&stage));
+        let disk = connection.must_open(&stage.disk(1), flags::READ_ONLY);
+        let requests = || lines.count("vixsim: 127.0.0.1 GET /folder/");
+        let before = requests();
+        for start in (0..SECTORS).step_by(128) {
+            assert!(disk.must_read(start, 128) == model::stamps(start, 128, 3), "{start}");
+        }
+        let (reads, asked) = (SECTORS.div_ceil(128) as usize, requests() - before);
+        assert!((1..=reads / 3).contains(&asked), "{asked} requests for {reads} reads: {}", lines.text());
     });
 }

@@ -86,6 +86,10 @@ fn it_says_what_it_would_ask_without_a_server() {
     ] {
         assert!(listed.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}:\n{listed}");
     }
+    for name in ["file-info", "open-unbuffered", "fastlz-level"] {
+        let line = listed.lines().find(|line| line.starts_with(&format!("{name} "))).expect(name);
+        assert!(line.contains("? Not asked: "), "{line}");
+    }
     assert_eq!(tools::run(&mut record_host()).status.code(), Some(2));
 }
 
@@ -228,6 +232,8 @@ fn every_question_about_a_disk_is_answered() {
             ("several-files/second/good", "false"),
             ("several-files/reads/0/good", "true"),
             ("file-info/asked", "false"),
+            ("open-unbuffered/asked", "false"),
+            ("fastlz-level/asked", "false"),
             ("error-leaf/asked", "false"),
             ("idle/asked", "false"),
         ],

@@ -435,7 +435,7 @@ fn messages_out_of_order_are_answered_with_the_end() {
             while let Ok(bytes) = wire.hear(classic::LENGTH) {
                 last = Message::parse(&bytes).unwrap();
                 if last == Message::Complete {
-                    wire.shutdown();
+                    wire.0.shutdown();
                 }
             }
             assert_eq!(last, Message::Complete, "{row:?}");
@@ -501,6 +501,16 @@ fn rules_refuse_sessions_and_files() {
 }
 
 #[test]
+fn a_second_file_is_refused_and_not_for_want_of_memory() {
+    let host = Host::new(content());
+    let mut client = client(&host);
+    let refusal = client.open_file(PATH, false).unwrap().unwrap_err();
+    assert!(refusal.to_string().contains("a second file in a session is not known to work"), "{refusal}");
+    assert_ne!(refusal.kind(), ErrorKind::OutOfMemory, "nobody is to wait for memory: {refusal}");
+    client.read(0, 512).unwrap(); // the first one stays open
+}
+
+#[test]
 fn refusals_have_the_form_that_is_set() {
     let host = Host::new(content());
     host.fault("nfc.read=error(5,\"why\")");
@@ -546,7 +556,7 @@ fn rules_end_connections_in_many_ways() {
         silent.wire.hear(bytes).unwrap();
         let ready = vixDiskLib::net::stream::Ready { recv: true, send: false };
         let until = Instant::now() + Duration::from_millis(200);
-        assert!(!silent.wire.wait(ready, until).unwrap().recv, "neither bytes nor the end");
+        assert!(!silent.wire.0.wait(ready, until).unwrap().recv, "neither bytes nor the end");
         host.knobs.faults.clear();
     }
     let other = client(&host);

@@ -143,3 +143,41 @@ fn its_help_names_every_option() {
     }
     assert!(tools::check(vixsim().arg("--version")).out().starts_with("vixsim "));
 }
+
+/// The addresses on which somebody listens at a port, as the system writes them.
+fn listeners(port: u16) -> Vec<String> {
+    let end = format!(":{port:04X}");
+    ["/proc/net/tcp", "/proc/net/tcp6"]
+        .iter()
+        .flat_map(|table| {
+            std::fs::read_to_string(table).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>()
+        })
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (local, state) = (fields.get(1)?, fields.get(3)?);
+            (*state == "0A" && local.ends_with(&end)).then(|| (*local).to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn it_listens_on_loopback_unless_told_otherwise() {
+    let folder = scratch::folder();
+    let (mut child, ready) = start(vixsim().args(["--hosts", "2"]), &folder.path().join("ready"));
+    let hosts = ready.split("\"nfc_port\":").skip(1);
+    let mut ports: Vec<u16> =
+        hosts.map(|rest| rest.split([',', '}']).next().unwrap().parse().unwrap()).collect();
+    ports.push(port(&ready, "sdk_port"));
+    assert_eq!(ports.len(), 4, "{ready}");
+    for port in ports {
+        assert_eq!(listeners(port), [format!("0100007F:{port:04X}")], "127.0.0.1 and nothing else");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (mut child, ready) = start(vixsim().args(["--listen", "0.0.0.0:0"]), &folder.path().join("other"));
+    let (sdk, nfc) = (port(&ready, "sdk_port"), port(&ready, "nfc_port"));
+    assert_eq!(listeners(sdk), [format!("00000000:{sdk:04X}")], "the test sees the difference");
+    assert_eq!(listeners(nfc), [format!("0100007F:{nfc:04X}")]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -15,6 +15,8 @@ use common::scratch;
 use common::stage::PASSWORD;
 use common::stage::SECTORS;
 use common::stage::Stage;
+use common::stage::assert_no_secret;
+use common::stage::configured;
 use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
@@ -25,25 +27,7 @@ use common::vix::Server;
 use common::vix::Vix;
 use common::vix::code;
 use common::vix::flags;
-use vixDiskLib::sim::fault::Rule;
-
-fn logged(part: &str) -> usize {
-    vix::log_lines().iter().filter(|(_, line)| line.contains(part)).count()
-}
-
-/// Starts the library with settings, everything logged.
-fn configured(settings: &str) -> &'static Vix {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    let text = format!("vixDiskLib.transport.LogLevel=6\n{settings}");
-    std::fs::write(file.path(), text).expect("settings");
-    let vix = Vix::started();
-    assert_eq!(vix.init_with(8, 0, Some(file.path())), code::OK);
-    vix
-}
-
-fn fault(stage: &Stage, rule: &str) {
-    stage.sim.faults().add(Rule::parse(rule).expect("a rule"));
-}
+use common::vix::logged;
 
 #[test]
 fn a_disk_is_read_over_every_transport_that_a_list_may_name() {
@@ -87,29 +71,35 @@ fn a_disk_is_read_over_every_transport_that_a_list_may_name() {
 #[test]
 fn what_is_written_is_in_the_disk() {
     in_child(|| {
-        let stage = Stage::vcenter();
-        for (mode, version) in [("nbdssl", 3), ("nbd", 4)] {
-            for (packing, at) in [(0, 0), (flags::ZLIB, 2000), (flags::FASTLZ, 4000), (flags::SKIPZ, 6000)] {
-                let connection = connect(&stage.server().over(mode));
-                let disk = connection.must_open(&stage.disk(1), flags::READ_WRITE | packing);
-                disk.must_write(at, &stamps(at, 1500, version));
-                assert_eq!(disk.flush(), code::OK);
-                assert!(disk.must_read(at, 1500) == stamps(at, 1500, version), "{mode} {packing}");
-                let pieces: Vec<(u64, u64)> = (0..50).map(|n| (at + n * 30, 30)).collect();
-                let read = disk.read_many(&pieces, 16, 1).expect("asynchronous reads");
-                assert!(read == stamps(at, 1500, version));
-                assert!(is_zero(&disk.must_read(at + 1500, 500)));
-                assert_eq!(disk.close(), code::OK);
-            }
+        for stage in [Stage::vcenter(), Stage::host()] {
+            written(stage);
         }
-        let file = stage.file("b.vmdk");
-        let Stage { sim, folder } = stage;
-        drop(sim);
-        let here = Vix::started().connect(true).expect("a local connection");
-        let disk = here.must_open(&file, flags::READ_ONLY);
-        assert!(disk.must_read(4000, 1500) == stamps(4000, 1500, 4));
-        drop((disk, folder));
     });
+}
+
+/// Writes over every transport with every packing, and looks at the file.
+fn written(stage: Stage) {
+    for (mode, version) in [("nbdssl", 3), ("nbd", 4)] {
+        for (packing, at) in [(0, 0), (flags::ZLIB, 2000), (flags::FASTLZ, 4000), (flags::SKIPZ, 6000)] {
+            let connection = connect(&stage.server().over(mode));
+            let disk = connection.must_open(&stage.disk(1), flags::READ_WRITE | packing);
+            disk.must_write(at, &stamps(at, 1500, version));
+            assert_eq!(disk.flush(), code::OK);
+            assert!(disk.must_read(at, 1500) == stamps(at, 1500, version), "{mode} {packing}");
+            let pieces: Vec<(u64, u64)> = (0..50).map(|n| (at + n * 30, 30)).collect();
+            let read = disk.read_many(&pieces, 16, 1).expect("asynchronous reads");
+            assert!(read == stamps(at, 1500, version));
+            assert!(is_zero(&disk.must_read(at + 1500, 500)));
+            assert_eq!(disk.close(), code::OK);
+        }
+    }
+    let file = stage.file("b.vmdk");
+    let Stage { sim, folder } = stage;
+    drop(sim);
+    let here = Vix::started().connect(true).expect("a local connection");
+    let disk = here.must_open(&file, flags::READ_ONLY);
+    assert!(disk.must_read(4000, 1500) == stamps(4000, 1500, 4));
+    drop((disk, folder));
 }
 
 #[test]
@@ -278,7 +268,7 @@ fn blocks_without_data_are_told_and_a_host_that_does_not_tell_is_asked_once() {
             assert!(covered || is_zero(&all[at..at + 512]), "sector {sector} is missing in {blocks:?}");
         }
         drop(disk);
-        fault(&stage, "nfc.query=error(6,\"not on this datastore\")");
+        stage.fault("nfc.query=error(6,\"not on this datastore\")");
         let disk = connection.must_open(&stage.disk(0), flags::READ_ONLY);
         vix::forget_log();
         assert_eq!(disk.allocated_all(128), [(0, SECTORS)]);
@@ -290,30 +280,36 @@ fn blocks_without_data_are_told_and_a_host_that_does_not_tell_is_asked_once() {
 #[test]
 fn copies_are_made_from_and_to_hosts() {
     in_child(|| {
-        let stage = Stage::vcenter();
-        let (vix, folder) = (Vix::started(), scratch::folder());
-        let here = vix.connect(false).expect("a local connection");
-        let there = connect(&stage.server());
-        let copy = folder.path().join("copy.vmdk");
-        let space = there.must_open(&stage.disk(0), flags::READ_ONLY).space_for_clone(Kind::Sparse as u32);
-        assert!(space.expect("an answer") > 3432 * 512);
-        let (code, seen) = here.clone_disk(&copy, &there, &stage.disk(0), None, false);
-        assert_eq!((code, seen.last()), (code::OK, Some(&100)), "{}", vix::log_text());
-        assert!(content(&here.must_open(&copy, flags::READ_ONLY)) == expected(true));
-        // Back to the other disk, which is there; then from host to host.
-        let (code, _) = there.clone_disk(&stage.disk(1), &here, &copy, None, false);
-        assert_eq!(code, code::ALREADY_EXISTS);
-        let (code, _) = there.clone_disk(&stage.disk(1), &here, &copy, None, true);
-        assert_eq!(code, code::OK, "{}", vix::log_text());
-        assert!(content(&there.must_open(&stage.disk(1), flags::READ_ONLY)) == expected(true));
-        let (snapshot, old) = stage.snapshot();
-        let source = connect(&Server { snapshot: Some(snapshot), ..stage.server() });
-        let (code, _) = there.clone_disk(&stage.disk(1), &source, &old, None, true);
-        assert_eq!(code, code::OK, "{}", vix::log_text());
-        assert!(content(&there.must_open(&stage.disk(1), flags::READ_ONLY)) == expected(false));
-        let none = Path::new("[datastore1] none/none.vmdk");
-        assert_eq!(there.clone_disk(none, &here, &copy, None, true).0, code::FILE_NOT_FOUND);
+        for stage in [Stage::vcenter(), Stage::host()] {
+            copied(&stage);
+        }
     });
+}
+
+/// Copies from the machine, over its other disk, and from its snapshot over that.
+fn copied(stage: &Stage) {
+    let (vix, folder) = (Vix::started(), scratch::folder());
+    let here = vix.connect(false).expect("a local connection");
+    let there = connect(&stage.server());
+    let copy = folder.path().join("copy.vmdk");
+    let space = there.must_open(&stage.disk(0), flags::READ_ONLY).space_for_clone(Kind::Sparse as u32);
+    assert!(space.expect("an answer") > 3432 * 512);
+    let (code, seen) = here.clone_disk(&copy, &there, &stage.disk(0), None, false);
+    assert_eq!((code, seen.last()), (code::OK, Some(&100)), "{}", vix::log_text());
+    assert!(content(&here.must_open(&copy, flags::READ_ONLY)) == expected(true));
+    // Back to the other disk, which is there; then from host to host.
+    let (code, _) = there.clone_disk(&stage.disk(1), &here, &copy, None, false);
+    assert_eq!(code, code::ALREADY_EXISTS);
+    let (code, _) = there.clone_disk(&stage.disk(1), &here, &copy, None, true);
+    assert_eq!(code, code::OK, "{}", vix::log_text());
+    assert!(content(&there.must_open(&stage.disk(1), flags::READ_ONLY)) == expected(true));
+    let (snapshot, old) = stage.snapshot();
+    let source = connect(&Server { snapshot: Some(snapshot), ..stage.server() });
+    let (code, _) = there.clone_disk(&stage.disk(1), &source, &old, None, true);
+    assert_eq!(code, code::OK, "{}", vix::log_text());
+    assert!(content(&there.must_open(&stage.disk(1), flags::READ_ONLY)) == expected(false));
+    let none = Path::new("[datastore1] none/none.vmdk");
+    assert_eq!(there.clone_disk(none, &here, &copy, None, true).0, code::FILE_NOT_FOUND);
 }
 
 #[test]
@@ -375,7 +371,7 @@ fn a_lost_connection_is_made_again_with_another_ticket() {
         let stage = Stage::vcenter();
         let connection = connect(&stage.server());
         let disk = connection.must_open(&stage.disk(0), flags::READ_ONLY);
-        fault(&stage, "nfc.read:/5=cut");
+        stage.fault("nfc.read:/5=cut");
         stage.sim.end_sessions();
         for start in (0..SECTORS).step_by(512) {
             let at = (start * 512) as usize;
@@ -392,14 +388,14 @@ fn a_silent_server_holds_nobody_longer_than_two_seconds() {
         let connection = connect(&stage.server());
         let disk = connection.must_open(&stage.disk(1), flags::READ_WRITE);
         disk.must_write(0, &stamps(0, 8, 1));
-        fault(&stage, "soap.Logout=silence");
+        stage.fault("soap.Logout=silence");
         let begin = Instant::now();
         assert_eq!(disk.close(), code::OK);
         assert_eq!(connection.disconnect(), code::OK);
         assert!(begin.elapsed() < Duration::from_millis(2500), "{:?}", begin.elapsed());
         let connection = connect(&stage.server());
         let disk = connection.must_open(&stage.disk(1), flags::READ_WRITE);
-        fault(&stage, "nfc.*=silence");
+        stage.fault("nfc.*=silence");
         let reading = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| {
@@ -422,11 +418,11 @@ fn a_host_without_room_is_asked_again_and_in_the_end_the_advice_is_told() {
     in_child(|| {
         configured("vixDiskLib.nfc.AcceptTimeoutMs=3000\n");
         let stage = Stage::vcenter();
-        fault(&stage, "nfc.session:1-2=error(5,\"Failed to allocate the requested 67108864 bytes\")");
+        stage.fault("nfc.session:1-2=error(5,\"Failed to allocate the requested 67108864 bytes\")");
         let connection = connect(&stage.server());
         drop(connection.must_open(&stage.disk(0), flags::READ_ONLY));
         assert!(logged("waits for room on its host") >= 1, "{}", vix::log_text());
-        fault(&stage, "nfc.session=error(5,\"Failed to allocate the requested 67108864 bytes\")");
+        stage.fault("nfc.session=error(5,\"Failed to allocate the requested 67108864 bytes\")");
         vix::forget_log();
         assert_eq!(refused(&stage.server(), &stage.disk(0), flags::READ_ONLY), code::OUT_OF_MEMORY);
         assert!(logged("open fewer at a time") >= 1, "{}", vix::log_text());
@@ -472,20 +468,10 @@ fn no_secret_is_in_any_line_of_the_log() {
             "nfc.open:1=error(11,\"no\")",
         ] {
             stage.sim.end_sessions();
-            fault(&stage, rule);
+            stage.fault(rule);
             let _ = connection.open(&stage.disk(0), flags::READ_ONLY);
         }
         assert_eq!(connection.disconnect(), code::OK);
-        let text = vix::log_text();
-        assert!(!text.contains("canary"), "{text}");
-        assert!(!text.contains("vmware_soap_session"), "{text}");
-        // Tickets and cookies of the simulator have the form of a UUID.
-        let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
-        for word in text.split(|c: char| !c.is_ascii_hexdigit() && c != '-') {
-            let parts: Vec<&str> = word.split('-').collect();
-            let lengths = [8, 4, 4, 4, 12];
-            let is_uuid = parts.len() == 5 && parts.iter().zip(lengths).all(|(part, len)| hex(part, len));
-            assert!(!is_uuid, "{word} in\n{text}");
-        }
+        assert_no_secret(&vix::log_text());
     });
 }

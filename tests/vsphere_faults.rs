@@ -20,6 +20,7 @@ use common::vix::Server;
 use common::vix::code;
 use common::vix::flags;
 use common::vix::logged;
+use vixDiskLib::sim::fault::duration;
 
 /// Short times, so that the end of every wait is seen.
 const TIMES: &str = "vixDiskLib.nfc.AcceptTimeoutMs=3000\nvixDiskLib.nfc.RequestTimeoutMs=1500\n\
@@ -47,7 +48,8 @@ use Call::Query;
 use Call::Read;
 use Call::Write;
 
-/// A rule, what is done while it holds, the code that comes of it, and words that the log must have.
+/// A rule, what is done while it holds, the code that comes of it, and words that the log must have. That the rule made
+/// something happen is looked at in any case, and that a delay delayed.
 type Row = (&'static str, Call, u64, &'static [&'static str]);
 
 /// Does the call, which begins when the rule does.
@@ -81,14 +83,17 @@ fn check(mode: &str, rows: &[Row]) {
     let mut wrong = Vec::new();
     for (rule, call, code, words) in rows {
         vix::forget_log();
+        let before = stage.sim.faults().acted();
         let begin = Instant::now();
         let got = outcome(&stage, mode, rule, *call);
         let took = begin.elapsed();
+        // The other side of a farewell may hear of it a moment later.
+        until(&format!("{rule} makes something happen"), || stage.sim.faults().acted() > before);
         stage.heal();
         stage.sim.cut_nfc(); // connections that hang would hold the disk
         until("the host has noticed the end", || stage.sim.served() == 0);
         let missing: Vec<_> = words.iter().filter(|word| logged(word) == 0).collect();
-        if got != *code || !missing.is_empty() || took > LONGEST {
+        if got != *code || !missing.is_empty() || took > LONGEST || took < delay_of(rule) {
             let log = vix::log_text();
             wrong.push(format!(
                 "{rule}, {call:?}: {got} instead of {code} after {took:?}, without {missing:?}:\n{log}"
@@ -96,6 +101,12 @@ fn check(mode: &str, rows: &[Row]) {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// How much later a rule makes an answer.
+fn delay_of(rule: &str) -> Duration {
+    let time = rule.split_once("=delay(").and_then(|(_, rest)| rest.strip_suffix(')'));
+    time.map_or(Duration::ZERO, |time| duration(time).expect("a time"))
 }
 
 const DOOR: &[Row] = &[
@@ -384,19 +395,34 @@ const FOLDER: &[Row] = &[
     ("folder=status(503)", Open, code::HOST_NOT_AVAILABLE, &["503"]),
     ("folder=refuse", Open, code::HOST_NOT_AVAILABLE, &["503"]),
     ("folder=status(404)", Open, code::FILE_NOT_FOUND, &["404"]),
-    ("folder=cut", Open, code::CONN_LOST, &[]),
-    ("folder=silence", Open, code::SOCKET_ERROR, &[]),
-    ("folder=short", Open, code::CONN_LOST, &[]),
+    (
+        "folder=cut",
+        Open,
+        code::CONN_LOST,
+        &["HEAD /folder/", "is asked for once more", "the connection ended without a farewell"],
+    ),
+    ("folder=silence", Open, code::SOCKET_ERROR, &["HEAD /folder/", "the server says nothing more"]),
+    (
+        "folder=short",
+        Open,
+        code::CONN_LOST,
+        &["GET /folder/", "is asked for once more", "the connection ended without a farewell"],
+    ),
     ("folder=delay(200ms)", Open, code::OK, &[]),
     ("folder:1=cut", Read, code::OK, &[]),
-    ("folder:1=short", Read, code::OK, &[]),
+    ("folder:1=short", Read, code::OK, &["is asked for once more"]),
     ("folder:1=status(503)", Read, code::OK, &[]),
     ("folder=status(503)", Read, code::HOST_NOT_AVAILABLE, &["503"]),
     ("folder=status(404)", Read, code::FILE_NOT_FOUND, &["404"]),
     ("folder=status(403)", Read, code::PERMISSIONS, &["403"]),
-    ("folder=cut", Read, code::CONN_LOST, &[]),
-    ("folder=silence", Read, code::SOCKET_ERROR, &[]),
-    ("folder=status(200)", Read, code::HANDSHAKE, &[]),
+    (
+        "folder=cut",
+        Read,
+        code::CONN_LOST,
+        &["b-flat.vmdk is asked for once more", "the connection ended without a farewell"],
+    ),
+    ("folder=silence", Read, code::SOCKET_ERROR, &["b-flat.vmdk over HTTPS", "the server says nothing more"]),
+    ("folder=status(200)", Read, code::HANDSHAKE, &["the server ignores ranges"]),
 ];
 
 #[test]

@@ -167,9 +167,16 @@ fn leaf_and_snapshot_copy_alike_over_every_transport_with_every_packing() {
                     let wrong: Vec<usize> = (0..WHOLE).filter(|n| copy.map[*n] != chunks[*n]).collect();
                     assert!(wrong.is_empty(), "{what}: chunks where qemu disagrees: {wrong:?}");
                     let service = if mode == "nbdssl" { "vpxa-nfcssl" } else { "vpxa-nfc" };
+                    // Other programs look for the last of these lines, with this prefix, to learn the host.
+                    let place = format!(
+                        "{service}://{}@127.0.0.1:{}",
+                        which[0].replacen("file=", "", 1),
+                        sim.number("nfc_port")
+                    );
                     for line in [
                         format!("transport mode: {mode}\n"),
                         format!("attempting to create connection to{word}{service}://"),
+                        format!("nbdkit: vddk[1]: debug: DISKLIB-LINK  : Opened '{}{place}' (0x", &word[1..]),
                     ] {
                         assert!(copy.log.contains(&line), "{what}: {line:?} is missing: {}", copy.log);
                     }
@@ -279,24 +286,70 @@ fn log_in(sim: &Vixsim) -> (Session, String) {
     (session, cookie)
 }
 
+/// A log without the lines in which nbdkit repeats its own parameters.
+fn by_the_library(log: &str) -> String {
+    let parameter = |line: &&str| line.contains("vddk: config key=");
+    log.lines().filter(|line| !parameter(line)).fold(String::new(), |all, line| all + line + "\n")
+}
+
 #[test]
 fn a_cookie_lets_in_whatever_the_password_and_its_session_stays() {
     requires!("nbdkit", "nbdcopy", "nbdinfo", "qemu-img", "qemu-io");
     let (install, chain) = (Installation::new(), Chain::new());
     let sim = Vixsim::start(&["--vm", &chain.machine()]);
-    let (hash, _) = chain.judged(&chain.leaf());
+    let hashes = [chain.judged(&chain.leaf()).0, chain.judged(&chain.base()).0];
+    let which = [vec![disk(&sim, 0)], snapshot(&sim)];
     let (session, cookie) = log_in(&sim);
     for (version, plugin) in nbd::plugins() {
         let mut parameters = named(&sim);
         parameters.retain(|parameter| !parameter.starts_with("password="));
-        parameters.extend(["password=not this".to_owned(), disk(&sim, 0)]);
-        let said = refused(&install, &plugin, &parameters);
+        parameters.push("password=not this".to_owned());
+        let said = refused(&install, &plugin, &[&parameters[..], &which[0]].concat());
         assert!(said.contains("InvalidLogin"), "{version}: {said}");
         parameters.push(format!("cookie={cookie}"));
-        assert_eq!(copy(&install, &plugin, &[], &parameters).hash, hash, "{version}");
-        session.keep_alive().expect("the session is its owner's");
+        for transports in ["transports=nbd", "transports=nbdssl"] {
+            for (which, hash) in which.iter().zip(&hashes) {
+                let parameters = [&parameters[..], &[transports.to_owned()], which].concat();
+                let copy = copy(&install, &plugin, &[], &parameters);
+                assert_eq!(copy.hash, *hash, "{version}, {transports}, {which:?}");
+                let what = format!("{version}, {transports}, {which:?}");
+                assert!(!by_the_library(&copy.log).contains(&cookie), "{what}: {}", copy.log);
+                session.keep_alive().expect("the session is its owner's");
+            }
+        }
     }
     sim.finish();
+}
+
+#[test]
+fn a_cookie_is_shown_to_no_server_with_a_wrong_thumbprint() {
+    requires!("nbdkit", "nbdinfo", "qemu-img", "qemu-io");
+    let (install, chain) = (Installation::new(), Chain::new());
+    let sim = Vixsim::start(&["--vm", &chain.machine(), "--log-level", "debug"]);
+    let (session, cookie) = log_in(&sim);
+    let calls = || sim.said().lines().filter(|line| line.contains("vixsim: 127.0.0.1 ")).count();
+    let before = calls();
+    for (version, plugin) in nbd::plugins() {
+        for transports in ["nbd", "nbdssl", "https"] {
+            let mut parameters = anonymous(&sim);
+            let wrong = wrong_thumbprint(&sim);
+            parameters.extend([format!("thumbprint={wrong}"), format!("cookie={cookie}"), disk(&sim, 0)]);
+            parameters.push(format!("transports={transports}"));
+            let said = refused(&install, &plugin, &parameters);
+            assert!(said.contains(&format!("expected={wrong}")), "{version}, {transports}: {said}");
+            assert!(!by_the_library(&said).contains(&cookie), "{version}, {transports}: {said}");
+        }
+    }
+    assert_eq!(calls(), before, "nobody asks a server that is not trusted: {}", sim.said());
+    session.keep_alive().expect("a session that nobody touched");
+    assert!(calls() > before, "calls are seen");
+    sim.finish();
+}
+
+/// That of no certificate.
+fn wrong_thumbprint(sim: &Vixsim) -> String {
+    let actual = sim.text("thumbprint_sha1");
+    actual.replacen(&actual[..2], if actual.starts_with("00") { "01" } else { "00" }, 1)
 }
 
 #[test]
@@ -304,19 +357,21 @@ fn a_wrong_thumbprint_shows_the_right_one_and_the_programs_advice() {
     requires!("nbdkit", "nbdinfo", "qemu-img", "qemu-io");
     let (install, chain) = (Installation::new(), Chain::new());
     let sim = Vixsim::start(&["--vm", &chain.machine()]);
-    let actual = sim.text("thumbprint_sha1");
-    let wrong = actual.replacen(&actual[..2], if actual.starts_with("00") { "01" } else { "00" }, 1);
+    let (actual, wrong) = (sim.text("thumbprint_sha1"), wrong_thumbprint(&sim));
     for (version, plugin) in nbd::plugins() {
-        let mut parameters = anonymous(&sim);
-        parameters.extend([format!("thumbprint={wrong}"), disk(&sim, 0)]);
-        let said = refused(&install, &plugin, &parameters);
-        for line in [
-            format!(
-                "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={actual} expected={wrong}"
-            ),
-            "VDDK \"Unknown error\" can be caused by several problems.".to_owned(),
-        ] {
-            assert!(said.contains(&line), "{version}: {line} is missing: {said}");
+        for transports in [None, Some("nbd"), Some("nbdssl"), Some("https")] {
+            let mut parameters = anonymous(&sim);
+            parameters.extend([format!("thumbprint={wrong}"), disk(&sim, 0)]);
+            parameters.extend(transports.map(|list| format!("transports={list}")));
+            let said = refused(&install, &plugin, &parameters);
+            for line in [
+                format!(
+                    "VixDiskLibVim: Failed to verify SSL certificate: actual thumbprint={actual} expected={wrong}"
+                ),
+                "VDDK \"Unknown error\" can be caused by several problems.".to_owned(),
+            ] {
+                assert!(said.contains(&line), "{version}, {transports:?}: {line} is missing: {said}");
+            }
         }
     }
     assert!(!sim.said().contains("Login"), "nobody logs in at a server that is not trusted: {}", sim.said());
@@ -339,16 +394,21 @@ fn without_a_thumbprint_an_authority_has_to_vouch_for_the_server() {
         format!("config={}", config.display())
     };
     for (version, plugin) in nbd::plugins() {
-        let mut parameters = anonymous(&sim);
-        parameters.push(disk(&sim, 0));
-        let said = refused(&install, &plugin, &parameters);
-        assert!(said.contains("certificate"), "{version}: nobody vouches for it: {said}");
-        parameters.push(trusting(&pki.ca()));
-        assert_eq!(copy(&install, &plugin, &[], &parameters).hash, hash, "{version}");
-        parameters.pop();
-        parameters.push(trusting(&pki.stranger().join("ca-cert.pem")));
-        let said = refused(&install, &plugin, &parameters);
-        assert!(said.contains("certificate"), "{version}: a stranger vouches for others: {said}");
+        for transports in ["nbd", "nbdssl", "https"] {
+            let what = format!("{version}, {transports}");
+            let mut parameters = anonymous(&sim);
+            parameters.extend([disk(&sim, 0), format!("transports={transports}")]);
+            let said = refused(&install, &plugin, &parameters);
+            assert!(said.contains("certificate"), "{what}: nobody vouches for it: {said}");
+            parameters.push(trusting(&pki.ca()));
+            let copy = copy(&install, &plugin, &[], &parameters);
+            assert_eq!(copy.hash, hash, "{what}");
+            assert!(copy.log.contains(&format!("transport mode: {transports}\n")), "{what}: {}", copy.log);
+            parameters.pop();
+            parameters.push(trusting(&pki.stranger().join("ca-cert.pem")));
+            let said = refused(&install, &plugin, &parameters);
+            assert!(said.contains("certificate"), "{what}: a stranger vouches for others: {said}");
+        }
     }
     sim.finish();
 }

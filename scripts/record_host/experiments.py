@@ -11,6 +11,7 @@ from .wire import Door, thumbprint
 KIB = 1024
 MIB = 1 << 20
 EXPERIMENTS = {}
+UNASKED = {}    # questions that stay open, with the reason
 
 
 def experiment(name, question):
@@ -19,6 +20,12 @@ def experiment(name, question):
         EXPERIMENTS[name] = (question, function)
         return function
     return enter
+
+
+def unasked(name, question, because):
+    """Enters a question that this script does not ask, so that the file says that it is open."""
+    UNASKED[name] = because
+    experiment(name, question)(lambda _lab: {"asked": False, "because": because})
 
 
 def attempt(action, *arguments, **named):
@@ -234,10 +241,12 @@ def several_files(lab):
         return {"second": second.facts(), "handles_differ": len(set(session.handles)) == 2, "reads": reads}
 
 
-@experiment("file-info", "what is the layout of GET_FILE_INFO?")
-def file_info(_lab):
-    """A request of an unknown layout could be taken for anything."""
-    return {"asked": False, "because": "no layout is known, and none is guessed on somebody's host"}
+unasked("file-info", "what is the layout of GET_FILE_INFO?",
+        "no layout is known, and none is guessed on somebody's host")
+unasked("open-unbuffered", "which flag of OPEN_FILE is that of an unbuffered opening, and which that of a single link?",
+        "their numbers are not known, and an unknown flag could be one for writing; open-flags leaves flags out instead")
+unasked("fastlz-level", "does a host take FastLZ of level 1 for 64 KiB?",
+        "only who writes sends packed data; which level the host itself uses is in what compression shows")
 
 
 # ---- Errors ------------------------------------------------------------------------------------------------------------

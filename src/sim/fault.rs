@@ -38,6 +38,7 @@
 mod parse;
 
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -173,6 +174,8 @@ pub struct Faults {
     rules: Mutex<Vec<(Rule, u64)>>,
     /// There are rules at all. Most simulators have none, and their fast paths look no further.
     any: AtomicBool,
+    /// How often a rule made something happen.
+    acted: AtomicU64,
 }
 
 impl Faults {
@@ -195,6 +198,11 @@ impl Faults {
         self.any.store(false, Ordering::Release);
     }
 
+    /// How often rules made something happen so far, those that were removed included.
+    pub fn acted(&self) -> u64 {
+        self.acted.load(Ordering::Acquire)
+    }
+
     /// Something is about to happen at this point, for the operation of this number if it has one: what the rules say.
     /// Each rule for the point counts it.
     pub fn at(&self, point: &str, id: Option<u64>) -> Hit {
@@ -210,6 +218,9 @@ impl Faults {
                 action if hit.action.is_none() => hit.action = Some(action.clone()),
                 _ => {}
             }
+        }
+        if hit != Hit::default() {
+            self.acted.fetch_add(1, Ordering::AcqRel);
         }
         hit
     }
@@ -278,8 +289,10 @@ mod tests {
     #[test]
     fn rules_can_be_taken_away() {
         let faults = faults(&["a=cut"]);
+        assert_eq!((faults.acted(), faults.next("b"), faults.acted()), (0, None, 0));
+        assert_eq!((faults.next("a"), faults.acted()), (Some(Action::Cut), 1));
         faults.clear();
-        assert_eq!(faults.next("a"), None);
+        assert_eq!((faults.next("a"), faults.acted()), (None, 1));
         faults.add(Rule::parse("a=refuse").unwrap());
         assert_eq!(faults.next("a"), Some(Action::Refuse));
     }

@@ -109,7 +109,9 @@ fn find(site: &Site, request: &Request) -> Option<PathBuf> {
     let world = site.world.lock();
     let datacenter = world.shape.datacenter_name();
     match request.parameter("dcPath") {
-        Some(given) if is_name(&given, datacenter, twice) => {}
+        // govmomi begins the path of a datacenter with a slash (K).
+        Some(given)
+            if is_name(&given, datacenter, twice) || is_name(&given, &format!("/{datacenter}"), twice) => {}
         // A host has one datacenter, which need not be named.
         None if site.options.esxi => {}
         _ => return None,

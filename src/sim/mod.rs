@@ -60,6 +60,7 @@ use crate::sim::nfc::NfcServer;
 use crate::sim::options::Options;
 use crate::sim::ready::Ready;
 use crate::sim::ready::ReadyDisk;
+use crate::sim::ready::ReadyFirstClass;
 use crate::sim::ready::ReadyHost;
 use crate::sim::ready::ReadyMachine;
 use crate::sim::ready::ReadySnapshot;
@@ -72,6 +73,7 @@ use crate::sim::tickets::Tickets;
 use crate::sim::value::Moref;
 use crate::sim::world::World;
 use crate::sim::world::device::Device;
+use crate::sim::world::first_class::FirstClassDisk;
 use crate::threads::Threads;
 
 /// A running simulator. It ends when it is dropped; there may be many in one process.
@@ -154,6 +156,7 @@ impl Sim {
             thumbprint_sha256: site.identity.sha256.clone(),
             vms: world.machines.iter().map(ready_machine).collect(),
             hosts: world.shape.hosts().enumerate().map(|(at, host)| ready_host(site, at, host)).collect(),
+            first_class: world.first_class.iter().map(|disk| ready_first_class(&world, disk)).collect(),
         }
     }
 
@@ -269,6 +272,16 @@ fn ready_host(site: &Site, at: usize, host: Moref) -> ReadyHost {
 fn ready_disk(device: &Device) -> Option<ReadyDisk> {
     let leaf = device.leaf()?;
     Some(ReadyDisk { path: leaf.to_string(), key: device.key, file: leaf.file.clone() })
+}
+
+fn ready_first_class(world: &World, disk: &FirstClassDisk) -> ReadyFirstClass {
+    ReadyFirstClass {
+        name: disk.name.clone(),
+        id: disk.id.clone(),
+        datastore: world.store_ref(&disk.leaf.file.store).map(|store| store.id).unwrap_or_default(),
+        path: disk.leaf.file.to_string(),
+        snapshots: disk.snapshots.iter().map(|snapshot| snapshot.id.clone()).collect(),
+    }
 }
 
 fn ready_machine(machine: &world::machine::Machine) -> ReadyMachine {

@@ -33,6 +33,8 @@ pub struct Options {
     pub release: Release,
     /// Machines.
     pub machines: Vec<MachineOptions>,
+    /// Disks that need no machine.
+    pub first_class: Vec<FirstClassOptions>,
     /// Folders that show as datastores. The folder of a disk outside of them becomes a directory of a datastore `datastore1`.
     pub datastores: Vec<DatastoreOptions>,
     /// Settings of the NFC server, `NAME=VALUE`.
@@ -76,6 +78,15 @@ pub struct MachineOptions {
     pub powered_on: bool,
 }
 
+/// One first class disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstClassOptions {
+    /// Its name.
+    pub name: String,
+    /// The disk: of a chain the leaf, whose parents become snapshots of it.
+    pub disk: PathBuf,
+}
+
 /// One datastore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DatastoreOptions {
@@ -97,6 +108,7 @@ impl Default for Options {
             hosts: 1,
             release: Release::default(),
             machines: Vec::new(),
+            first_class: Vec::new(),
             datastores: Vec::new(),
             nfc_settings: Vec::new(),
             faults: Vec::new(),
@@ -127,6 +139,7 @@ impl fmt::Debug for Options {
             .field("hosts", &self.hosts)
             .field("release", &self.release)
             .field("machines", &self.machines)
+            .field("first_class", &self.first_class)
             .field("datastores", &self.datastores)
             .finish_non_exhaustive()
     }
@@ -142,6 +155,17 @@ impl MachineOptions {
             return Err(bad(text, "a machine needs a name without slashes"));
         }
         Ok(MachineOptions { name: name.to_owned(), disks, powered_on: false })
+    }
+}
+
+impl FirstClassOptions {
+    /// `NAME=DISK`.
+    pub fn parse(text: &str) -> Result<FirstClassOptions> {
+        let (name, disk) = split(text, "NAME=DISK")?;
+        if name.is_empty() || disk.is_empty() {
+            return Err(bad(text, "a first class disk needs a name and a disk"));
+        }
+        Ok(FirstClassOptions { name: name.to_owned(), disk: PathBuf::from(disk) })
     }
 }
 
@@ -176,6 +200,19 @@ mod tests {
         assert!(MachineOptions::parse("vm=").unwrap().disks.is_empty());
         for odd in ["", "vm", "=a.vmdk", "a/b=c.vmdk"] {
             assert_eq!(MachineOptions::parse(odd).unwrap_err().kind(), ErrorKind::InvalidArgument, "{odd}");
+        }
+    }
+
+    #[test]
+    fn first_class_disks_have_a_name_and_one_disk() {
+        let disk = FirstClassOptions::parse("f=a/b.vmdk").unwrap();
+        assert_eq!((disk.name.as_str(), disk.disk), ("f", PathBuf::from("a/b.vmdk")));
+        for odd in ["", "f", "f=", "=a.vmdk"] {
+            assert_eq!(
+                FirstClassOptions::parse(odd).unwrap_err().kind(),
+                ErrorKind::InvalidArgument,
+                "{odd}"
+            );
         }
     }
 

@@ -30,7 +30,7 @@ pub struct Personality {
     pub nfc_service: Option<&'static str>,
     /// The answer to `NfcGetServerNfcLibVersion`: O for 6.5 to 8.0 (`nfc.md` 14); U for 9.0, where the call is refused.
     pub nfc_library: Option<i32>,
-    /// Tickets carry the certificate instead of its thumbprint: D, 9.0 (`nfc.md` 2).
+    /// Tickets carry the certificate instead of its thumbprint for callers of version 9.0 or later: D, 9.0 (`nfc.md` 2).
     pub ticket_certificate: bool,
 }
 

@@ -25,6 +25,23 @@ pub struct Ready {
     pub vms: Vec<ReadyMachine>,
     /// The hosts.
     pub hosts: Vec<ReadyHost>,
+    /// The first class disks.
+    pub first_class: Vec<ReadyFirstClass>,
+}
+
+/// A first class disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyFirstClass {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: String,
+    /// The reference of its datastore: `datastore-12`.
+    pub datastore: String,
+    /// `[datastore1] dir/name.vmdk`.
+    pub path: String,
+    /// The ids of its snapshots, oldest first.
+    pub snapshots: Vec<String>,
 }
 
 /// A host.
@@ -99,9 +116,17 @@ impl Ready {
             let (name, moref) = (quoted(&host.name), quoted(&host.moref));
             format!("{{\"name\":{name},\"moref\":{moref},\"nfc_port\":{}}}", host.nfc_port)
         });
+        let first_class = array(&self.first_class, |disk| {
+            let snapshots = array(&disk.snapshots, |id| quoted(id));
+            let [name, id, store, path] =
+                [&disk.name, &disk.id, &disk.datastore, &disk.path].map(|text| quoted(text));
+            format!(
+                "{{\"name\":{name},\"id\":{id},\"datastore\":{store},\"path\":{path},\"snapshots\":{snapshots}}}"
+            )
+        });
         format!(
             "{{\"url\":{},\"sdk_port\":{},\"nfc_port\":{},\"thumbprint_sha1\":{},\"thumbprint_sha256\":{},\
-             \"vms\":{vms},\"hosts\":{hosts}}}",
+             \"vms\":{vms},\"hosts\":{hosts},\"first_class\":{first_class}}}",
             quoted(&self.url),
             self.sdk_port,
             self.nfc_port,
@@ -168,6 +193,13 @@ mod tests {
             thumbprint_sha256: "BB".into(),
             vms: vec![vm],
             hosts: vec![ReadyHost { name: "h".into(), moref: "host-9".into(), nfc_port: 2 }],
+            first_class: vec![ReadyFirstClass {
+                name: "f".into(),
+                id: "i".into(),
+                datastore: "datastore-12".into(),
+                path: "[d] f.vmdk".into(),
+                snapshots: vec!["s".into()],
+            }],
         };
         assert_eq!(
             ready.json(),
@@ -175,7 +207,8 @@ mod tests {
              \"thumbprint_sha256\":\"BB\",\"vms\":[{\"name\":\"v\",\"moref\":\"vm-2\",\"disks\":[{\"path\":\
              \"[d] a/b.vmdk\",\"key\":2000,\"file\":\"/x/b.vmdk\"}],\"snapshots\":[{\"name\":\"s\",\"moref\":\
              \"snapshot-3\",\"disks\":[{\"path\":\"[d] a/b.vmdk\",\"key\":2000}]}]}],\
-             \"hosts\":[{\"name\":\"h\",\"moref\":\"host-9\",\"nfc_port\":2}]}"
+             \"hosts\":[{\"name\":\"h\",\"moref\":\"host-9\",\"nfc_port\":2}],\"first_class\":[{\"name\":\"f\",\
+             \"id\":\"i\",\"datastore\":\"datastore-12\",\"path\":\"[d] f.vmdk\",\"snapshots\":[\"s\"]}]}"
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ready.json");

@@ -143,6 +143,21 @@ pub fn configured(settings: &str) -> &'static Vix {
     vix
 }
 
+/// Fails when a log has a password, a cookie or a ticket in it.
+#[track_caller]
+pub fn assert_no_secret(log: &str) {
+    assert!(!log.contains("canary"), "{log}");
+    assert!(!log.contains("vmware_soap_session"), "{log}");
+    // Tickets of the simulator have the form of a UUID, its cookies that of 40 digits.
+    let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|b| b.is_ascii_hexdigit());
+    for word in log.split(|c: char| !c.is_ascii_hexdigit() && c != '-') {
+        let parts: Vec<&str> = word.split('-').collect();
+        let lengths = [8, 4, 4, 4, 12];
+        let is_uuid = parts.len() == 5 && parts.iter().zip(lengths).all(|(part, len)| hex(part, len));
+        assert!(!is_uuid && !hex(word, 40), "{word} in\n{log}");
+    }
+}
+
 /// Connects, which sends nothing and so succeeds.
 #[track_caller]
 pub fn connect(server: &Server) -> Connection<'static> {

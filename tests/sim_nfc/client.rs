@@ -40,7 +40,6 @@ use vixDiskLib::net::nfc::ticket::Ticket;
 use vixDiskLib::net::socket::Address;
 use vixDiskLib::net::socket::Socket;
 use vixDiskLib::net::stream::Patience;
-use vixDiskLib::net::stream::Ready;
 use vixDiskLib::net::stream::Stream;
 use vixDiskLib::net::tls::Tls;
 use vixDiskLib::net::tls::TlsSettings;
@@ -50,35 +49,9 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-/// A connection that can be lent to TLS.
+/// A connection, which may be lent to TLS.
 #[derive(Clone, Debug)]
 pub struct Wire(pub Arc<dyn Stream>);
-
-impl Stream for Wire {
-    fn send(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.send(parts, patience)
-    }
-
-    fn push(&self, patience: Patience) -> Result<bool> {
-        self.0.push(patience)
-    }
-
-    fn recv(&self, parts: &mut [IoSliceMut<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.recv(parts, patience)
-    }
-
-    fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {
-        self.0.wait(wanted, until)
-    }
-
-    fn shutdown(&self) {
-        self.0.shutdown();
-    }
-
-    fn label(&self) -> String {
-        self.0.label()
-    }
-}
 
 impl Wire {
     pub fn connect(address: SocketAddr) -> Wire {
@@ -89,15 +62,15 @@ impl Wire {
     pub fn tls(&self, thumbprint: &str) -> Result<Wire> {
         let settings = TlsSettings { thumbprint: Some(thumbprint.to_owned()), ..TlsSettings::default() };
         let tls = Tls::new(&settings, Log::none()).unwrap();
-        tls.wrap(Box::new(self.clone()), "localhost", soon()).map(|stream| Wire(Arc::from(stream)))
+        tls.wrap(Box::new(self.0.clone()), "localhost", soon()).map(|stream| Wire(Arc::from(stream)))
     }
 
     pub fn say(&self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            let sent = self.send(&[IoSlice::new(bytes)], Patience::Until(soon()))?.ok_or_else(late)?;
+            let sent = self.0.send(&[IoSlice::new(bytes)], Patience::Until(soon()))?.ok_or_else(late)?;
             bytes = &bytes[sent..];
         }
-        if self.push(Patience::Until(soon()))? { Ok(()) } else { Err(late()) }
+        if self.0.push(Patience::Until(soon()))? { Ok(()) } else { Err(late()) }
     }
 
     /// Exactly so many bytes.
@@ -106,7 +79,7 @@ impl Wire {
         let mut filled = 0;
         while filled < count {
             let room = &mut [IoSliceMut::new(&mut bytes[filled..])];
-            match self.recv(room, Patience::Until(soon()))?.ok_or_else(late)? {
+            match self.0.recv(room, Patience::Until(soon()))?.ok_or_else(late)? {
                 0 => {
                     return Err(Error::new(
                         ErrorKind::ConnectionLost,

@@ -12,6 +12,7 @@ use vixDiskLib::logging::Level;
 use vixDiskLib::sim::certificate::CertificateFiles;
 use vixDiskLib::sim::nfc::knobs::Settings;
 use vixDiskLib::sim::options::DatastoreOptions;
+use vixDiskLib::sim::options::FirstClassOptions;
 use vixDiskLib::sim::options::FolderEncoding;
 use vixDiskLib::sim::options::MachineOptions;
 use vixDiskLib::sim::options::Options;
@@ -107,6 +108,10 @@ impl Arguments {
                     Release::named(&name).ok_or_else(|| format!("there is no personality {name:?}"))?;
             }
             "vm" => options.machines.push(MachineOptions::parse(&text(parser)?).map_err(|e| e.to_string())?),
+            "fcd" => {
+                let given = FirstClassOptions::parse(&text(parser)?);
+                options.first_class.push(given.map_err(|e| e.to_string())?);
+            }
             "datastore" => {
                 options.datastores.push(DatastoreOptions::parse(&text(parser)?).map_err(|e| e.to_string())?);
             }

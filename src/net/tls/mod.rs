@@ -197,6 +197,8 @@ impl Tls {
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod narrow;
+#[cfg(test)]
 mod pins;
 #[cfg(test)]
 mod tests;

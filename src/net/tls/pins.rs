@@ -18,34 +18,6 @@ use super::tests::plain;
 use super::tests::soon;
 use super::tests::with_tls;
 use super::*;
-use crate::net::stream::Patience;
-use crate::net::stream::Ready;
-
-/// A stream that two may have.
-#[derive(Clone, Debug)]
-struct Both(Arc<dyn Stream>);
-
-impl Stream for Both {
-    fn send(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.send(parts, patience)
-    }
-
-    fn recv(&self, parts: &mut [IoSliceMut<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.recv(parts, patience)
-    }
-
-    fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {
-        self.0.wait(wanted, until)
-    }
-
-    fn shutdown(&self) {
-        self.0.shutdown();
-    }
-
-    fn label(&self) -> String {
-        self.0.label()
-    }
-}
 
 fn accept(accepted: Vec<Accepted>) -> Tls {
     Tls::pinned(&TlsSettings::default(), accepted, Log::none()).unwrap()
@@ -97,7 +69,7 @@ fn tls_that_is_left_says_nothing_and_leaves_the_stream_open() {
             socket.read_to_end(&mut bare).unwrap();
             (line, bare)
         });
-        let socket = Both(Arc::from(socket));
+        let socket: Arc<dyn Stream> = Arc::from(socket);
         let episode =
             accept(vec![exactly(&pair)]).wrap_for_a_while(Box::new(socket.clone()), "x", soon()).unwrap();
         assert_eq!(episode.certificate(), &*pair.certificate);
@@ -119,7 +91,7 @@ fn what_was_not_received_is_not_left_behind_in_silence() {
         let _ = served.read(&mut [0]);
         Ok(())
     });
-    let socket = Both(Arc::from(socket));
+    let socket: Arc<dyn Stream> = Arc::from(socket);
     let episode =
         accept(vec![exactly(&pair)]).wrap_for_a_while(Box::new(socket.clone()), "x", soon()).unwrap();
     assert_eq!(episode.stream().recv(&mut [IoSliceMut::new(&mut [0; 3])], patient()).unwrap(), Some(3));

@@ -33,7 +33,7 @@ use crate::net::stream::Patience;
 use crate::net::stream::Ready;
 
 const LONG: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(50);
+pub(super) const SHORT: Duration = Duration::from_millis(50);
 
 pub(super) fn soon() -> Instant {
     Instant::now() + LONG
@@ -155,7 +155,7 @@ pub(super) fn wrap(settings: &TlsSettings, stream: Box<dyn Stream>, host: &str) 
     Tls::new(settings, Log::none()).unwrap().wrap(stream, host, soon())
 }
 
-fn pattern(length: usize) -> Vec<u8> {
+pub(super) fn pattern(length: usize) -> Vec<u8> {
     (0..length as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
@@ -173,7 +173,7 @@ fn send_all(stream: &dyn Stream, bytes: &[u8]) {
     assert!(stream.push(patient()).unwrap());
 }
 
-fn recv_exact(stream: &dyn Stream, length: usize) -> Vec<u8> {
+pub(super) fn recv_exact(stream: &dyn Stream, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let mut at = 0;
     while at < length {
@@ -733,33 +733,6 @@ fn bytes_that_were_fetched_count_as_ready() {
     );
     stream.shutdown();
     served.join().unwrap().unwrap();
-}
-
-#[test]
-fn what_the_peer_does_not_take_is_held_back_and_pushed_later() {
-    let authority = Authority::new();
-    let (go, gate) = std::sync::mpsc::channel::<()>();
-    let (socket, served) = with_tls(config(&authority.server(), &rustls::version::TLS13), move |served| {
-        served.write_all(b"x")?;
-        let _ = gate.recv();
-        let mut all = Vec::new();
-        served.read_to_end(&mut all)?;
-        Ok(all)
-    });
-    let stream = wrap(&authority.settings(), socket, "localhost").unwrap();
-    recv_exact(&*stream, 1);
-    let bytes = pattern(64 << 20);
-    let mut at = 0;
-    // The system may find room a moment later, but not for all of it.
-    let briefly = || Patience::Until(Instant::now() + SHORT);
-    while let Some(n) = stream.send(&[IoSlice::new(&bytes[at..])], briefly()).unwrap() {
-        at += n;
-        assert!(at < bytes.len(), "the system took all of it");
-    }
-    drop(go);
-    assert!(stream.push(patient()).unwrap());
-    stream.shutdown();
-    assert!(served.join().unwrap().unwrap() == bytes[..at]);
 }
 
 #[test]

@@ -8,12 +8,16 @@ use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::sim::options::DatastoreOptions;
+
+/// More entries of a directory are not listed.
+const MOST_ENTRIES: usize = 10_000;
 
 /// A file of a datastore. Shown as `[store] dir/name`.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -152,7 +156,64 @@ impl Stores {
     }
 }
 
+/// What lies in a directory of a datastore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// It is a directory.
+    pub is_folder: bool,
+    /// Bytes.
+    pub size: u64,
+    /// When it was written to.
+    pub modified: SystemTime,
+}
+
+impl Entry {
+    fn at(path: &Path, name: String) -> Option<Entry> {
+        let about = std::fs::metadata(path).ok()?;
+        let modified = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(Entry { name, is_folder: about.is_dir(), size: about.len(), modified })
+    }
+}
+
+/// The entries of a folder of this machine that [`Stores::file`] would find, by their names.
+fn entries(root: &Path, folder: &Path, with_folders: bool) -> Option<Vec<Entry>> {
+    let folder = folder.canonicalize().ok().filter(|real| real.starts_with(root))?;
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(folder).ok()?.filter_map(std::io::Result::ok).take(MOST_ENTRIES) {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(real) = entry.path().canonicalize() else { continue };
+        // A link to a folder may lead in circles.
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        entries.extend(
+            Entry::at(&real, name)
+                .filter(|entry| real.starts_with(root) && (!entry.is_folder || (with_folders && !is_link))),
+        );
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Some(entries)
+}
+
 impl Store {
+    /// What lies in a directory. `None`: it is not there, or leads out of the datastore.
+    pub fn list(&self, directory: &str) -> Option<Vec<Entry>> {
+        let plain = Path::new(directory).components().all(|part| matches!(part, Component::Normal(_)));
+        if directory.contains('\0') || !plain {
+            return None;
+        }
+        let mut top = Vec::new();
+        for (name, root) in &self.roots {
+            match (name.is_empty(), directory.is_empty()) {
+                (true, _) => return entries(root, &root.join(directory), true),
+                (false, true) => top.extend(Entry::at(root, name.clone())),
+                (false, false) if name == directory => return entries(root, root, false),
+                (false, false) => {}
+            }
+        }
+        directory.is_empty().then_some(top)
+    }
+
     /// A folder of it, for its size and its identity.
     pub fn folder(&self) -> Option<&Path> {
         self.roots.first().map(|(_, folder)| folder.as_path())
@@ -215,6 +276,38 @@ mod tests {
             assert_eq!(stores.file("datastore1", path), None, "{path:?}");
         }
         assert_eq!(stores.file("other", "vm/d.vmdk"), None);
+    }
+
+    #[test]
+    fn directories_show_what_can_be_read_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("ds/vm/sub")).unwrap();
+        for file in ["secret", "ds/vm/d.vmdk", "ds/vm/sub/e"] {
+            std::fs::write(dir.path().join(file), b"xy").unwrap();
+        }
+        std::os::unix::fs::symlink("../../secret", dir.path().join("ds/vm/link")).unwrap();
+        std::os::unix::fs::symlink("..", dir.path().join("ds/vm/circle")).unwrap();
+        let names = |store: &Store, directory: &str| {
+            let found = store.list(directory)?;
+            Some(found.into_iter().map(|entry| (entry.name, entry.is_folder)).collect::<Vec<_>>())
+        };
+        let file = |name: &str| (name.to_owned(), false);
+        let folder = |name: &str| (name.to_owned(), true);
+        let options = DatastoreOptions { name: "ds1".to_owned(), folder: dir.path().join("ds") };
+        let stores = Stores::new(&[options]).unwrap();
+        let whole = stores.named("ds1").unwrap();
+        assert_eq!(names(whole, ""), Some(vec![folder("vm")]));
+        assert_eq!(names(whole, "vm"), Some(vec![file("d.vmdk"), folder("sub")]));
+        assert_eq!(whole.list("vm/sub").unwrap()[0].size, 2);
+        for out in ["..", "vm/..", "/", "none", "vm/d.vmdk"] {
+            assert_eq!(names(whole, out), None, "{out}");
+        }
+        let mut stores = Stores::default();
+        stores.name_of(&dir.path().join("ds/vm/d.vmdk")).unwrap();
+        let adopted = stores.named("datastore1").unwrap();
+        assert_eq!(names(adopted, ""), Some(vec![folder("vm")]));
+        assert_eq!(names(adopted, "vm"), Some(vec![file("d.vmdk")]), "no folders below");
+        assert_eq!(names(adopted, "vm/sub"), None);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Settings {
     pub no_sector_size: bool,
     /// A ticket is good more than once.
     pub reuse_tickets: bool,
+    /// A ticket of a vCenter names the host. The field is optional by its type; a bare host never fills it.
+    pub ticket_host: bool,
     /// 36 comes after 51 only, as one source says.
     pub late_parameters: bool,
     /// Most connections at once.
@@ -124,6 +126,7 @@ impl Default for Settings {
             stale_allocation: false,
             no_sector_size: false,
             reuse_tickets: false,
+            ticket_host: true,
             late_parameters: false,
             connections: None,
             excess: Excess::Queue,
@@ -155,6 +158,7 @@ const NAMES: &[(&str, &str, Setter)] = &[
     ("stale-allocation", "yes or no", |s, v| switch(v).map(|v| s.stale_allocation = v)),
     ("no-sector-size", "yes or no", |s, v| switch(v).map(|v| s.no_sector_size = v)),
     ("reuse-tickets", "yes or no", |s, v| switch(v).map(|v| s.reuse_tickets = v)),
+    ("ticket-host", "yes or no", |s, v| switch(v).map(|v| s.ticket_host = v)),
     ("late-parameters", "yes or no", |s, v| switch(v).map(|v| s.late_parameters = v)),
     ("connections", "NUMBER or default", |s, v| optional(v).map(|v| s.connections = v)),
     ("excess", "queue or refuse", |s, v| excess(v).map(|v| s.excess = v)),
@@ -345,6 +349,7 @@ mod tests {
             "stale-allocation=yes",
             "no-sector-size=yes",
             "reuse-tickets=yes",
+            "ticket-host=no",
             "late-parameters=yes",
             "connections=5",
             "excess=refuse",
@@ -359,7 +364,7 @@ mod tests {
             let name = text.split('=').next().unwrap();
             assert_eq!(settings.set(&format!("{name}=?")).unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
-        assert_eq!(Settings::names().count(), 22);
+        assert_eq!(Settings::names().count(), 23);
         settings.set("version = default").unwrap();
         assert_eq!(settings.version, None);
         for text in ["", "order", "disorder=1", "unpacked=101", "cut-every=0", "version=-1"] {

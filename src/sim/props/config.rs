@@ -93,6 +93,7 @@ fn disk(source: &Source<'_>, device: &Device, number: usize, change_id: Option<&
         let id = change_id.filter(|_| depth == 0);
         backing = Some(backing_of(source, device, link, id, backing));
     }
+    let first_class = device.leaf().and_then(|leaf| source.world.first_class_at(&leaf.file));
     Data::new("VirtualDisk")
         .with("key", device.key)
         .with("deviceInfo", label(format!("Hard disk {number}"), format!("{} KB", grouped(kilobytes))))
@@ -101,6 +102,7 @@ fn disk(source: &Source<'_>, device: &Device, number: usize, change_id: Option<&
         .with("unitNumber", device.unit)
         .with("capacityInKB", kilobytes)
         .with("capacityInBytes", device.capacity)
+        .maybe("vDiskId", first_class.map(|disk| Data::new("ID").with("id", disk.id.clone())))
         .into()
 }
 

@@ -35,6 +35,17 @@ pub fn datastores(world: &World) -> Vec<Moref> {
     world.stores.iter().enumerate().map(|(at, _)| world.shape.datastore(at)).collect()
 }
 
+/// What looks through the datastores.
+pub fn browsers(world: &World) -> Vec<Moref> {
+    world.stores.iter().enumerate().map(|(at, _)| world.shape.browser(at)).collect()
+}
+
+/// The properties of what looks through a datastore.
+pub fn browser(world: &World, object: &Moref) -> Option<Data> {
+    let at = browsers(world).iter().position(|browser| browser == object)?;
+    Some(Data::new("HostDatastoreBrowser").refs("datastore", [world.shape.datastore(at)]))
+}
+
 /// The machines.
 pub fn machines(world: &World) -> Vec<Moref> {
     world.machines.iter().map(|machine| machine.moref()).collect()
@@ -310,6 +321,7 @@ fn datastore(source: &Source<'_>, object: &Moref, at: usize) -> Data {
         .with("summary", summary)
         .list("host", "DatastoreHostMount", hosts)
         .refs("vm", world.machines.iter().filter(has_files).map(|machine| machine.moref()))
+        .with("browser", world.shape.browser(at))
         .with("capability", capability)
 }
 

@@ -129,6 +129,7 @@ const OWN: &[(&str, &[&str])] = &[
     ),
     ("ResourcePool", &["summary", "runtime", "owner", "resourcePool", "vm", "config", "childConfiguration"]),
     ("Datastore", &["info", "summary", "host", "vm", "browser", "capability", "iormConfiguration"]),
+    ("HostDatastoreBrowser", &["datastore", "supportedType"]),
     ("Network", &["summary", "host", "vm"]),
     ("Task", &["value", "availableField", "info"]),
     ("ServiceInstance", &["serverClock", "capability", "content"]),

@@ -45,6 +45,7 @@ impl Source<'_> {
             "VirtualMachineSnapshot" => world.snapshot(&object.id).is_some(),
             "Task" => world.tasks.get(&object.id).is_some(),
             "Datastore" => inventory::datastores(world).contains(object),
+            "HostDatastoreBrowser" => inventory::browsers(world).contains(object),
             _ => {
                 inventory::is_fixed(world, object)
                     || managers::is_one(world, object)
@@ -62,6 +63,7 @@ impl Source<'_> {
                 .snapshot(&object.id)
                 .map(|(machine, it)| machine::snapshot_properties(self, machine, it)),
             "Task" => world.tasks.get(&object.id).map(|task| Data::new("Task").with("info", task.info())),
+            "HostDatastoreBrowser" => inventory::browser(world, object),
             _ => inventory::properties(self, object)
                 .or_else(|| managers::properties(self, object))
                 .or_else(|| self.session?.collectors.properties(self.world, object)),

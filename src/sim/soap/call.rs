@@ -25,6 +25,8 @@ pub struct Call<'a> {
     pub peer: IpAddr,
     /// What the caller says it is.
     pub agent: String,
+    /// The version of the interface that the caller speaks, if it says so.
+    pub version: Option<&'a str>,
 }
 
 /// What a call gives back.
@@ -65,6 +67,12 @@ impl<'a> Call<'a> {
     /// The caller's session. Methods that need one are not reached without it.
     pub fn session(&self) -> Result<&Arc<Session>, Fault> {
         self.session.as_ref().ok_or_else(|| Fault::not_authenticated(&self.this))
+    }
+
+    /// True when the caller speaks this version of the interface or a later one. Who says nothing speaks an old one.
+    pub fn knows(&self, major: u32) -> bool {
+        let first = self.version.and_then(|version| version.split('.').next());
+        first.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number >= major)
     }
 
     /// A text that has to be there.

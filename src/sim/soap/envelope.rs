@@ -77,7 +77,8 @@ fn run(
         return (method, Done::Outcome(Err(Fault::request("The request names no object (_this)"))));
     };
     let agent = request.header("user-agent").unwrap_or_default().to_owned();
-    let call = Call { method: args.name(), this, args, session, peer, agent };
+    let version = spoken(request).map(|(_, version)| version);
+    let call = Call { method: args.name(), this, args, session, peer, agent, version };
     let done = match injected::at(site, &format!("soap.{method}")) {
         Some(Instead::Answer(response)) => Done::Response(response),
         Some(Instead::Fault(fault)) => Done::Outcome(Err(fault)),
@@ -91,12 +92,23 @@ fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
     node.children().find(|child| child.is_element() && child.tag_name().name() == name)
 }
 
+/// The namespace and version that a client speaks.
+fn spoken(request: &Request) -> Option<(&str, &str)> {
+    request.header("soapaction")?.trim().trim_matches('"').strip_prefix("urn:")?.split_once('/')
+}
+
 /// A client that asks for a version that this release does not have is refused (`vsphere.md` 2).
 fn wrong_version(site: &Site, request: &Request) -> Option<Fault> {
-    let action = request.header("soapaction")?.trim().trim_matches('"');
-    let (namespace, version) = action.strip_prefix("urn:")?.split_once('/')?;
-    let known = namespace != "vim25" || site.personality.versions().contains(&version);
+    let (namespace, version) = spoken(request)?;
+    let known =
+        namespace != "vim25" || site.personality.versions().iter().any(|known| is_spelled(known, version));
     (!known).then(|| Fault::request(format!("Unsupported version URI \"urn:vim25/{version}\"")))
+}
+
+/// Versions of four numbers go by their first two as well: govmomi says `7.0` to servers of any release from that one on (K).
+fn is_spelled(known: &str, given: &str) -> bool {
+    let two = given.split('.').count() == 2;
+    known == given || (two && known.strip_prefix(given).is_some_and(|rest| rest.starts_with(".0")))
 }
 
 const START: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\

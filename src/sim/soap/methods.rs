@@ -6,12 +6,14 @@ use crate::sim::collector;
 use crate::sim::props;
 use crate::sim::site::Site;
 use crate::sim::soap::authorization;
+use crate::sim::soap::browse;
 use crate::sim::soap::call::Call;
 use crate::sim::soap::call::Outcome;
 use crate::sim::soap::call::Run;
 use crate::sim::soap::changes;
 use crate::sim::soap::envelope::show;
 use crate::sim::soap::fault::Fault;
+use crate::sim::soap::first_class;
 use crate::sim::soap::generic;
 use crate::sim::soap::login;
 use crate::sim::soap::machine;
@@ -33,8 +35,10 @@ const SERVICE: &[&str] = &["ServiceInstance"];
 const MACHINE: &[&str] = &["VirtualMachine"];
 const SNAPSHOT: &[&str] = &["VirtualMachineSnapshot"];
 const RIGHTS: &[&str] = &["AuthorizationManager"];
+const BROWSER: &[&str] = &["HostDatastoreBrowser"];
 const VIEWS: &[&str] = &["ContainerView", "ListView"];
-const FCD: &[&str] = &["VcenterVStorageObjectManager", "HostVStorageObjectManager"];
+const FCD: &[&str] = &["VcenterVStorageObjectManager"];
+const HOST_FCD: &[&str] = &["HostVStorageObjectManager"];
 
 /// The methods. What a real server has besides is answered with [`generic::not_supported`] where clients ask for it; names
 /// that are in no table are no methods.
@@ -105,13 +109,15 @@ const METHODS: &[Method] = &[
     Method("Destroy_Task", &[], machine::refuse_task),
     Method("QueryChangedDiskAreas", MACHINE, changes::query),
     Method("CancelTask", &["Task"], generic::not_supported),
-    Method("RetrieveVStorageObject", FCD, generic::not_supported),
-    Method("HostRetrieveVStorageObject", FCD, generic::not_supported),
-    Method("RetrieveSnapshotDetails", FCD, generic::not_supported),
-    Method("ListVStorageObject", FCD, generic::not_supported),
-    Method("HostListVStorageObject", FCD, generic::not_supported),
+    Method("RetrieveVStorageObject", FCD, first_class::retrieve),
+    Method("HostRetrieveVStorageObject", HOST_FCD, first_class::retrieve),
+    Method("RetrieveSnapshotDetails", FCD, first_class::snapshot_details),
+    Method("ListVStorageObject", FCD, first_class::list),
+    Method("HostListVStorageObject", HOST_FCD, first_class::list),
     Method("CreateDisk_Task", FCD, generic::not_supported),
     Method("VstorageObjectVCenterQueryChangedDiskAreas", FCD, generic::not_supported),
+    Method("SearchDatastore_Task", BROWSER, browse::search),
+    Method("SearchDatastoreSubFolders_Task", BROWSER, browse::search_below),
     Method("CreateVirtualDisk_Task", &["VirtualDiskManager"], generic::not_supported),
     Method("DeleteVirtualDisk_Task", &["VirtualDiskManager"], generic::not_supported),
     Method("CopyVirtualDisk_Task", &["VirtualDiskManager"], generic::not_supported),

@@ -6,11 +6,13 @@
 //! ```
 
 pub mod authorization;
+pub mod browse;
 pub mod call;
 pub mod changes;
 pub mod consolidate;
 pub mod envelope;
 pub mod fault;
+pub mod first_class;
 pub mod generic;
 pub mod login;
 pub mod machine;

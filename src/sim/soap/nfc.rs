@@ -18,7 +18,7 @@ use crate::sim::xml::Arg;
 /// `NfcGetVmFiles`: every file of a machine, for reading.
 pub fn get_vm_files(site: &Arc<Site>, call: &Call<'_>) -> Outcome {
     let machine = machine_of(site, call)?;
-    ticket(site, machine, Right::Files)
+    ticket(site, call, machine, Right::Files)
 }
 
 /// `NfcRandomAccessOpenDisk`: one disk, for reading and writing.
@@ -44,7 +44,7 @@ fn disk(site: &Site, call: &Call<'_>, write: bool) -> Outcome {
         return Err(Fault::argument("diskDeviceKey"));
     }
     drop(world);
-    ticket(site, id, Right::Disk { key, write })
+    ticket(site, call, id, Right::Disk { key, write })
 }
 
 /// `NfcGetServerNfcLibVersion`. Without a host it is refused (O).
@@ -68,23 +68,28 @@ fn machine_of(site: &Site, call: &Call<'_>) -> Result<String, Fault> {
     found.map(|machine| machine.id.clone()).ok_or_else(|| Fault::no_object(&vm))
 }
 
-/// `HostServiceTicket` for the host that the machine is on, whichever was asked for. A bare host leaves its own name out (O); 9.0 has the certificate in place of its thumbprint (D).
-fn ticket(site: &Site, machine: String, right: Right) -> Outcome {
+/// The first version of the interface whose tickets have a field for a certificate, in place of its thumbprint (D).
+const WITH_CERTIFICATE: u32 = 9;
+
+/// `HostServiceTicket` for the host that the machine is on, whichever was asked for. A bare host leaves its own name out (O).
+/// A certificate is for callers whose version of the interface has a field for it.
+fn ticket(site: &Site, call: &Call<'_>, machine: String, right: Right) -> Outcome {
     // The lock is held until the ticket is known: a machine that moves takes all of its tickets with it.
     let world = site.world.lock();
     let Some(at) = world.machine(&machine).map(|machine| machine.host) else {
         return Err(Fault::not_found());
     };
     let host = site.host(at);
-    if host.knobs.now().maintenance {
+    let settings = host.knobs.now();
+    if settings.maintenance {
         // That there is no ticket then is documented; by which fault it is refused, inferred.
         let text = "Unable to communicate with the remote host, since it is disconnected.";
         return Err(Fault::new("HostNotConnected", text));
     }
     let id = site.tickets.for_nfc(at, Grant { machine, right }).map_err(|e| internal(&e))?;
     drop(world);
-    let address = (!site.options.esxi).then(|| site.host_address());
-    let by_certificate = site.personality.ticket_certificate;
+    let address = (!site.options.esxi && settings.ticket_host).then(|| site.host_address());
+    let by_certificate = site.personality.ticket_certificate && call.knows(WITH_CERTIFICATE);
     Reply::of(
         Data::new("HostServiceTicket")
             .maybe("host", address)

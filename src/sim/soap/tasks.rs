@@ -1,4 +1,4 @@
-//! Running tasks: each on a thread of its own, one at a time for each machine.
+//! Running tasks: each on a thread of its own, one at a time for each machine. Tasks that change no machine are in nobody's way.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,17 +56,32 @@ pub fn start(
     claim: Claim,
     work: impl FnOnce(&Arc<Site>, &str) -> Ended + Send + 'static,
 ) -> Outcome {
+    let world = site.world.lock();
+    let name = world.machine(&claim.machine).map_or_else(String::new, |machine| machine.name.clone());
+    drop(world);
+    let entity = Moref::new("VirtualMachine", claim.machine.clone());
+    start_on(site, call, (entity, name), move |site| {
+        let ended = work(site, &claim.machine);
+        drop(claim); // whoever sees the end of the task may begin the next one
+        ended
+    })
+}
+
+/// Begins a task on an object of this name, which it does not change. Its reference is the reply.
+pub fn start_on(
+    site: &Arc<Site>,
+    call: &Call<'_>,
+    (entity, entity_name): (Moref, String),
+    work: impl FnOnce(&Arc<Site>) -> Ended + Send + 'static,
+) -> Outcome {
     let Some(method) = methods::name(call.method) else { return Err(Fault::request("no such method")) };
     let user = call.session()?.user.clone();
     let task = site.change(|world| {
         let number = world.number();
         let id = match world.shape.esxi {
-            true => format!("haTask-{}-vim.{}-{number}", claim.machine, method.trim_end_matches("_Task")),
+            true => format!("haTask-{}-vim.{}-{number}", entity.id, method.trim_end_matches("_Task")),
             false => format!("task-{number}"),
         };
-        let entity_name =
-            world.machine(&claim.machine).map_or_else(String::new, |machine| machine.name.clone());
-        let entity = Moref::new("VirtualMachine", claim.machine.clone());
         let task = Task { id, method, entity, entity_name, user, begun: SystemTime::now(), ended: None };
         let moref = task.moref();
         world.tasks.add(task);
@@ -75,9 +90,7 @@ pub fn start(
     let (theirs, id) = (site.clone(), task.id.clone());
     let born = site.threads.spawn("vix-sim-task", move || {
         let end = End { site: &theirs, id };
-        let ended = work(&theirs, &claim.machine);
-        drop(claim); // whoever sees the end of the task may begin the next one
-        end.with(ended);
+        end.with(work(&theirs));
     });
     match born {
         Ok(()) => Reply::of(task),

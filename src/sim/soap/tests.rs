@@ -23,10 +23,14 @@ struct Scene {
 
 impl Scene {
     fn new(machines: &[&str]) -> Scene {
+        Scene::of(machines, Options::default())
+    }
+
+    fn of(machines: &[&str], options: Options) -> Scene {
         let machine =
             |name: &&str| MachineOptions { name: (*name).to_owned(), disks: Vec::new(), powered_on: false };
         let machines = machines.iter().map(machine).collect();
-        let options = Options { machines, ..Options::default() };
+        let options = Options { machines, ..options };
         let user = options.user.clone();
         let site = crate::sim::site_of(options, SocketAddr::from(([127, 0, 0, 1], 1))).unwrap();
         let (cookie, _) = site.sessions.open(&user, PEER, "test").unwrap().unwrap();
@@ -34,7 +38,15 @@ impl Scene {
     }
 
     fn send(&self, envelope: &str) -> (u16, String) {
-        let headers = vec![("cookie".to_owned(), format!("vmware_soap_session=\"{}\"", self.cookie))];
+        self.send_as("", envelope)
+    }
+
+    /// From a client that speaks this version.
+    fn send_as(&self, version: &str, envelope: &str) -> (u16, String) {
+        let mut headers = vec![("cookie".to_owned(), format!("vmware_soap_session=\"{}\"", self.cookie))];
+        if !version.is_empty() {
+            headers.push(("soapaction".to_owned(), format!("\"urn:vim25/{version}\"")));
+        }
         let request = Request { headers, body: envelope.as_bytes().to_vec(), ..Request::default() };
         let response = envelope::answer(&self.site, &request, PEER);
         match response.body {
@@ -201,6 +213,46 @@ fn entities_and_bombs_are_refused() {
          <obj type=\"Folder\">group-d1</obj>{ways}</objectSet></spec></CreateFilter>"
     ));
     assert!(answer.contains("InvalidArgumentFault"), "{answer}");
+}
+
+#[test]
+fn a_certificate_is_in_tickets_for_callers_that_know_the_field() {
+    use crate::sim::personality::Release;
+    for (release, version, whole) in [
+        (Release::V90, "9.0.0.0", true),
+        (Release::V90, "8.0.3.0", false),
+        (Release::V90, "", false),
+        (Release::V80, "8.0.1.0", false),
+    ] {
+        let scene = Scene::of(&["a"], Options { release, ..Options::default() });
+        let machine = scene.site.world.lock().machines[0].id.clone();
+        let call = format!(
+            "<NfcGetVmFiles xmlns=\"urn:vim25\"><_this type=\"NfcService\">nfcService</_this>\
+             <vm type=\"VirtualMachine\">{machine}</vm></NfcGetVmFiles>"
+        );
+        let (status, ticket) = scene.send_as(version, &wrapped(&call));
+        assert_eq!(status, 200, "{ticket}");
+        assert_eq!(ticket.contains("<sslCertificate>-----BEGIN"), whole, "{release:?} {version}: {ticket}");
+        assert_eq!(ticket.contains("<sslThumbprint>"), !whole, "{release:?} {version}: {ticket}");
+    }
+}
+
+#[test]
+fn versions_go_by_their_first_two_numbers_as_well() {
+    let scene = Scene::new(&[]);
+    let call = "<CurrentTime xmlns=\"urn:vim25\"><_this type=\"ServiceInstance\">ServiceInstance</_this></CurrentTime>";
+    for (version, known) in [
+        ("7.0", true),
+        ("8.0", true),
+        ("8.0.1.0", true),
+        ("6.5", true),
+        ("9.0", false),
+        ("8", false),
+        ("8.0.9.9", false),
+    ] {
+        let (status, answer) = scene.send_as(version, &wrapped(call));
+        assert_eq!(status, if known { 200 } else { 500 }, "{version}: {answer}");
+    }
 }
 
 #[test]

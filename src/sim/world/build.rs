@@ -34,6 +34,7 @@ impl World {
             shape: Shape { esxi: options.esxi, hosts: options.hosts },
             stores: Stores::new(&options.datastores)?,
             machines: Vec::new(),
+            first_class: Vec::new(),
             tasks: Tasks::default(),
             moves: 0,
             next: FIRST_NUMBER,
@@ -51,6 +52,9 @@ impl World {
                 return Err(Error::new(ErrorKind::InvalidArgument, text));
             }
             world.machines.push(machine);
+        }
+        for disk in &options.first_class {
+            world.add_first_class(disk, options)?;
         }
         Ok(world)
     }

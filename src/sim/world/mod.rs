@@ -5,6 +5,7 @@
 
 pub mod build;
 pub mod device;
+pub mod first_class;
 pub mod machine;
 pub mod shape;
 pub mod task;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use crate::sim::disks::stores::Stores;
 use crate::sim::value::Moref;
+use crate::sim::world::first_class::FirstClassDisk;
 use crate::sim::world::machine::Machine;
 use crate::sim::world::machine::Snapshot;
 use crate::sim::world::shape::Shape;
@@ -27,6 +29,8 @@ pub struct World {
     pub stores: Stores,
     /// The machines.
     pub machines: Vec<Machine>,
+    /// The disks that need no machine.
+    pub first_class: Vec<FirstClassDisk>,
     /// The tasks.
     pub tasks: Tasks,
     /// How often machines moved from one host to another.

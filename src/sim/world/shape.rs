@@ -146,6 +146,11 @@ impl Shape {
         Moref::new("Datastore", id)
     }
 
+    /// What looks through the `at`th datastore.
+    pub fn browser(self, at: usize) -> Moref {
+        Moref::new("HostDatastoreBrowser", format!("datastoreBrowser-{}", self.datastore(at).id))
+    }
+
     /// The machine made as `number`, the `count`th one.
     pub fn machine(self, number: u32, count: usize) -> String {
         if self.esxi { count.to_string() } else { format!("vm-{number}") }

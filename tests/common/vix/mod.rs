@@ -55,6 +55,7 @@ pub use log::log_lines;
 pub use log::log_text;
 pub use log::logged;
 pub use log::mute;
+pub use remote::Disks;
 pub use remote::Server;
 pub use requests::Completions;
 pub use types::Geometry;

@@ -35,6 +35,32 @@ pub struct Server {
     pub cookie: Option<String>,
     /// `nfcHostPort`.
     pub nfc_port: u32,
+    /// `specType` and `spec`. Programs that say something here have to get the structure from the library.
+    pub disks: Disks,
+}
+
+/// Which disks a connection is for.
+#[derive(Clone, Debug, Default)]
+pub enum Disks {
+    /// Those of the machine.
+    #[default]
+    OfMachine,
+    /// A first class disk.
+    FirstClass {
+        /// Its id.
+        id: String,
+        /// The reference of its datastore.
+        datastore: String,
+        /// The id of a snapshot, `None` for NULL.
+        snapshot: Option<String>,
+    },
+    /// Those of a folder of a datastore.
+    OfFolder {
+        /// The reference of the datastore.
+        datastore: String,
+        /// The folder.
+        folder: String,
+    },
 }
 
 /// The structure as the interface has it for `VIXDISKLIB_CRED_UID`.
@@ -50,10 +76,14 @@ struct Params {
     rest_of_creds: [u64; 1],
     port: u32,
     nfc_port: u32,
-    later: [u64; 7],
+    later: [u64; 3],
+    spec: [*const c_char; 3],
+    spec_type: u32,
 }
 
 const _: () = assert!(size_of::<Params>() == 128 && std::mem::offset_of!(Params, port) == 64);
+const _: () =
+    assert!(std::mem::offset_of!(Params, spec) == 96 && std::mem::offset_of!(Params, spec_type) == 120);
 
 impl Server {
     /// This name and nothing else.
@@ -68,7 +98,7 @@ impl Server {
     }
 
     /// Calls with the structure.
-    fn with<T>(&self, call: impl FnOnce(*const c_void) -> T) -> T {
+    fn with<T>(&self, vix: &Vix, call: impl FnOnce(*const c_void) -> T) -> T {
         let text = |text: &str| CString::new(text).expect("text without NUL");
         let server = text(&self.name);
         let (thumbprint, machine) = (self.thumbprint.as_deref().map(text), self.machine.as_deref().map(text));
@@ -76,6 +106,13 @@ impl Server {
         let cookie = self.cookie.as_deref().map(text);
         let pointer = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
         let user = login.as_ref().map_or(null(), |login| login.0.as_ptr());
+        let (spec_type, spec) = match &self.disks {
+            Disks::OfMachine => (0, [None, None, None]),
+            Disks::FirstClass { id, datastore, snapshot } => {
+                (1, [Some(text(id)), Some(text(datastore)), snapshot.as_deref().map(text)])
+            }
+            Disks::OfFolder { datastore, folder } => (2, [Some(text(datastore)), Some(text(folder)), None]),
+        };
         let params = Params {
             machine: pointer(&machine),
             server: server.as_ptr(),
@@ -87,16 +124,27 @@ impl Server {
             rest_of_creds: [0],
             port: self.port,
             nfc_port: self.nfc_port,
-            later: [0; 7],
+            later: [0; 3],
+            spec: spec.each_ref().map(pointer),
+            spec_type,
         };
-        call((&raw const params).cast())
+        if spec_type == 0 {
+            return call((&raw const params).cast());
+        }
+        let ours = call!(vix, "AllocateConnectParams", fn() -> *mut c_void,);
+        assert!(!ours.is_null(), "AllocateConnectParams");
+        // SAFETY: the library gave a structure of this layout, aligned for its pointers.
+        unsafe { ours.cast::<Params>().write(params) };
+        let result = call(ours.cast_const());
+        call!(vix, "FreeConnectParams", fn(*mut c_void), ours);
+        result
     }
 }
 
 impl Vix {
     /// `PrepareForAccess` alone.
     pub fn prepare(&self, server: &Server, identity: &CStr) -> u64 {
-        server.with(|params| {
+        server.with(self, |params| {
             call!(
                 self,
                 "PrepareForAccess",
@@ -109,7 +157,7 @@ impl Vix {
 
     /// `EndAccess` alone.
     pub fn end_access(&self, server: &Server, identity: &CStr) -> u64 {
-        server.with(|params| {
+        server.with(self, |params| {
             call!(self, "EndAccess", fn(*const c_void, *const c_char) -> u64, params, identity.as_ptr())
         })
     }
@@ -120,7 +168,7 @@ impl Vix {
         let (modes, snapshot) = (text(&server.modes), text(&server.snapshot));
         let pointer = |text: &Option<CString>| text.as_ref().map_or(null(), |text| text.as_ptr());
         let mut handle: Handle = null_mut();
-        let result = server.with(|params| {
+        let result = server.with(self, |params| {
             call!(
                 self,
                 "ConnectEx",
@@ -145,7 +193,7 @@ impl Vix {
         let (prepared, ended) = (self.prepare(server, IDENTITY), self.end_access(server, IDENTITY));
         let mut counts = [u32::MAX; 2];
         let [cleaned, remaining] = &mut counts;
-        let cleaned_up = server.with(|params| {
+        let cleaned_up = server.with(self, |params| {
             call!(
                 self,
                 "Cleanup",

@@ -1,8 +1,6 @@
 //! Past authd, the doorkeeper of a host: its TLS, the ticket, the service; then the bare socket, or another TLS over it.
 
 use std::fmt::Debug;
-use std::io::IoSlice;
-use std::io::IoSliceMut;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,8 +21,6 @@ use crate::net::nfc::ticket::HostIdentity;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::socket::Address;
 use crate::net::socket::Socket;
-use crate::net::stream::Patience;
-use crate::net::stream::Ready;
 use crate::net::stream::Stream;
 use crate::net::talk;
 use crate::net::tls::Accepted;
@@ -128,32 +124,6 @@ fn refused(message: String) -> Failure {
     Failure::Ticket(Error::new(ErrorKind::TicketRefused, message))
 }
 
-/// A socket that is lent to a TLS and taken back.
-#[derive(Clone, Debug)]
-struct Bare(Arc<Socket>);
-
-impl Stream for Bare {
-    fn send(&self, parts: &[IoSlice<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.send(parts, patience)
-    }
-
-    fn recv(&self, parts: &mut [IoSliceMut<'_>], patience: Patience) -> Result<Option<usize>> {
-        self.0.recv(parts, patience)
-    }
-
-    fn wait(&self, wanted: Ready, until: Instant) -> Result<Ready> {
-        self.0.wait(wanted, until)
-    }
-
-    fn shutdown(&self) {
-        self.0.shutdown();
-    }
-
-    fn label(&self) -> String {
-        self.0.label()
-    }
-}
-
 /// What was learned about the host inside of the first TLS.
 struct Known {
     certificate: Vec<u8>,
@@ -176,7 +146,7 @@ impl Way<'_> {
     /// Gets from a connected socket to the service that the ticket is for.
     fn pass(self, socket: Socket) -> Result<Box<dyn Stream>, Failure> {
         let Way { dial, until, .. } = self;
-        let bare = Bare(Arc::new(socket));
+        let bare = Arc::new(socket);
         let label = bare.label();
         let greeting = greeting(&bare, until).context(|| format!("the first line of {label}"))?;
         let banner = Banner::of(&greeting);
@@ -192,8 +162,8 @@ impl Way<'_> {
         Ok(tls.wrap(Box::new(bare), self.host, until).context(|| "the TLS of the data")?)
     }
 
-    /// The conversation inside of the first TLS, which is left without a word.
-    fn show_ticket(self, bare: &Bare, banner: Banner) -> Result<Known, Failure> {
+    /// The conversation inside of the first TLS, to which the socket is lent and which is left without a word.
+    fn show_ticket(self, bare: &Arc<Socket>, banner: Banner) -> Result<Known, Failure> {
         let Way { ticket, dial, log, until, .. } = self;
         let tls = match identity(ticket) {
             Some(identity) => Tls::pinned(&dial.tls, vec![identity], log.clone())?,

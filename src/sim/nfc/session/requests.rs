@@ -41,6 +41,10 @@ fn header(kind: Kind, op: u32, payload: &[u8]) -> Header {
     Header { kind, op, size: payload.len() as u32 } // as it came in a header
 }
 
+/// The code for what nobody has seen refused: what the vendor's library shows as an unknown error (`nfc.md` 9). Others have
+/// a meaning of their own to clients: 5 is want of memory, which they wait for the end of.
+const UNKNOWN: u64 = 1;
+
 /// A refusal of this simulator's own: no real host is known to say it.
 fn own(code: u64, text: &str) -> Refusal {
     Refusal { code, text: format!("vixsim: {text}") }
@@ -118,10 +122,10 @@ impl Session<'_> {
 
     fn open(&mut self, request: &OpenFile, path: &str) -> Result<File, Refusal> {
         if self.file.is_some() {
-            return Err(own(5, "a second file in a session is not known to work"));
+            return Err(own(UNKNOWN, "a second file in a session is not known to work"));
         }
         if request.file_type != open::DISK || ![open::READ_ONLY, open::READ_WRITE].contains(&request.flags) {
-            return Err(own(6, "this type of file, or these flags, are not known"));
+            return Err(own(UNKNOWN, "this type of file, or these flags, are not known"));
         }
         let write = request.writes();
         if write && !self.grant.right.writes() {
