@@ -56,7 +56,7 @@ pub struct Arriving {
 }
 
 impl Arriving {
-    /// Operations whose answers may still come.
+    /// The answer of this operation may still come.
     fn refuse(&mut self, op: u32) {
         if self.refused.len() >= MOST_REFUSED {
             self.refused.pop_front();
