@@ -82,6 +82,8 @@ pub enum ErrorKind {
     ParentMissing,
     /// The parent changed since the child was made.
     CidMismatch,
+    /// Another disk, or another state of it, is where the one was that is open.
+    DiskReplaced,
     /// Links of one chain differ in capacity.
     CapacityMismatch,
     /// The chain is impossible: a loop, or links that cannot stand on each other.
@@ -104,8 +106,12 @@ pub enum ErrorKind {
     ServerNotFound,
     /// A server refused the connection.
     ConnectionRefused,
+    /// A host takes no further connection for the time being.
+    HostFull,
     /// The connection was lost.
     ConnectionLost,
+    /// A host did not take the ticket that its server gave.
+    TicketRefused,
     /// The credentials were refused.
     Unauthorised,
     /// A peer did not answer in time.

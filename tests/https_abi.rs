@@ -18,6 +18,7 @@ use common::model;
 use common::scratch;
 use common::stage::SECTORS;
 use common::stage::Stage;
+use common::stage::configured;
 use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
@@ -240,6 +241,7 @@ fn a_first_class_disk_is_read_without_a_machine() {
 #[test]
 fn https_is_used_by_those_who_name_it_and_shown_to_nobody() {
     in_child(|| {
+        configured("vixDiskLib.nfc.AcceptTimeoutMs=2000\n"); // a host that closes its door is waited for so long
         let stage = Stage::vcenter();
         assert_eq!(Vix::started().transport_modes(), "file:nbdssl:nbd");
         for (list, mode) in [

@@ -397,7 +397,7 @@ fn a_refused_ticket_is_replaced_once() {
             match client {
                 Ok(client) if !always => read_all(&client),
                 Err(error) if always => {
-                    assert_eq!(error.kind(), ErrorKind::Protocol, "{error}");
+                    assert_eq!(error.kind(), ErrorKind::TicketRefused, "{error}");
                     assert!(error.to_string().contains("530 Login incorrect"), "{error}");
                 }
                 other => panic!("{at} {always}: {other:?}"),
@@ -570,7 +570,7 @@ fn the_way_in_may_end_at_each_byte() {
             let host = cut_host(&identity, cut, After::Close);
             let error = connect(dial(&Counted::new(host.port(), thumbprint(identity.sha1())), ssl))
                 .expect_err("the connection was cut");
-            let kind = if cut == 0 { ErrorKind::ConnectionRefused } else { ErrorKind::ConnectionLost };
+            let kind = if cut == 0 { ErrorKind::HostFull } else { ErrorKind::ConnectionLost };
             assert_eq!(error.kind(), kind, "cut at {cut}: {error}");
         }
     }

@@ -276,6 +276,22 @@ fn an_answer_that_is_cut_anywhere_is_an_error() {
 }
 
 #[test]
+fn what_is_no_vsphere_server_is_not_called_a_missing_file_or_permission() {
+    let page = "Server: some-web-server\r\n";
+    for status in ["404 Not Found", "403 Forbidden", "401 Unauthorized"] {
+        let answer = http(status, "text/html", "<h1>nothing here</h1>");
+        let text = String::from_utf8(answer).unwrap().replacen("\r\n", &format!("\r\n{page}"), 1);
+        let reply = Reply::Raw(text.into_bytes());
+        let peer = liar("RetrieveServiceContent", move |_| reply.clone());
+        let e = peer.open(user(), PATIENT, Log::none()).map(drop).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::ServerNotFound, "{e}");
+        assert!(e.to_string().contains("nothing here") && e.to_string().contains("no vSphere server"), "{e}");
+        let named = e.to_string().contains("some-web-server");
+        assert_eq!(named, status.starts_with("404"), "{e}");
+    }
+}
+
+#[test]
 fn what_is_no_soap_at_all_is_told_with_its_beginning() {
     let page = "<html><head><title>503</title></head><body>Down for   maintenance</body></html>";
     for (status, kind) in [
@@ -283,7 +299,7 @@ fn what_is_no_soap_at_all_is_told_with_its_beginning() {
         ("500 Internal Server Error", ErrorKind::Protocol),
         ("401 Unauthorized", ErrorKind::Unauthorised),
         ("403 Forbidden", ErrorKind::Unauthorised),
-        ("404 Not Found", ErrorKind::NotFound),
+        ("404 Not Found", ErrorKind::ServerNotFound),
         ("503 Service Unavailable", ErrorKind::HostUnavailable),
     ] {
         let e = ticket_from(Reply::Raw(http(status, "text/html; charset=utf-8", page))).unwrap_err();

@@ -294,7 +294,7 @@ const SOAP: &[Row] = &[
     ("soap.Login=short", Open, code::CONN_LOST, &["Login"]),
     ("soap.Login=delay(300ms)", Open, code::OK, &[]),
     ("soap.RetrieveServiceContent=cut", Open, code::CONN_LOST, &["RetrieveServiceContent"]),
-    ("soap.RetrieveServiceContent=status(404)", Open, code::FILE_NOT_FOUND, &["404"]),
+    ("soap.RetrieveServiceContent=status(404)", Open, code::SERVER_NOT_FOUND, &["404", "no vSphere server"]),
     ("soap.NfcGetVmFiles:1=fault(NotAuthenticated)", Open, code::OK, &["logged in to"]),
     ("soap.NfcGetVmFiles=fault(NotAuthenticated)", Open, code::SESSION, &["NotAuthenticated"]),
     (
@@ -364,7 +364,12 @@ const SOAP: &[Row] = &[
     ("soap.NfcGetVmFiles=cut", Open, code::CONN_LOST, &["NfcGetVmFiles"]),
     ("soap.Logout=silence", Open, code::OK, &[]),
     ("soap.Logout=fault(NobodyKnowsIt)", Open, code::OK, &[]),
-    ("authd.connect=shutdown", Open, code::CONN_REFUSED, &["closes the connection without a greeting"]),
+    (
+        "authd.connect=shutdown",
+        Open,
+        code::HOST_NOT_AVAILABLE,
+        &["closes the connection without a greeting", "HostNotConnected"],
+    ),
 ];
 
 #[test]

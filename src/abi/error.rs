@@ -81,6 +81,8 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::CantRepair => number!("VIX_E_DISK_CANTREPAIR"),
         ErrorKind::ParentMissing => number!("VIX_E_DISK_OPENPARENT"),
         ErrorKind::CidMismatch => number!("VIX_E_DISK_CID_MISMATCH"),
+        // The text of the code speaks of parents; what it is about is a content id that is another one.
+        ErrorKind::DiskReplaced => number!("VIX_E_DISK_CID_MISMATCH"),
         ErrorKind::CapacityMismatch => number!("VIX_E_DISK_CAPACITY_MISMATCH"),
         ErrorKind::InvalidChain => number!("VIX_E_DISK_INVALIDCHAIN"),
         ErrorKind::TooManyLinks => number!("VIX_E_DISK_TOOMANYREDO"),
@@ -92,9 +94,11 @@ pub fn code_of(kind: ErrorKind) -> VixError {
         ErrorKind::NoDevice => number!("VIX_E_DISK_NODEVICE"),
         ErrorKind::ServerNotFound => number!("VIX_E_HOST_SERVER_NOT_FOUND"),
         ErrorKind::ConnectionRefused => number!("VIX_E_HOST_NETWORK_CONN_REFUSED"),
+        ErrorKind::HostFull => number!("VIX_E_HOST_NETWORK_CONN_REFUSED"),
         ErrorKind::ConnectionLost => number!("VIX_E_HOST_TCP_CONN_LOST"),
         ErrorKind::Unauthorised => number!("VIX_E_HOST_USER_PERMISSIONS"),
         ErrorKind::TimedOut => number!("VIX_E_HOST_TCP_SOCKET_ERROR"),
+        ErrorKind::TicketRefused => number!("VIX_E_HOST_NETBLKDEV_HANDSHAKE"),
         ErrorKind::Protocol => number!("VIX_E_HOST_NETBLKDEV_HANDSHAKE"),
         // What programs expect of a wrong thumbprint: this code, and the line in the log.
         ErrorKind::CertificateRefused => number!("VIX_E_FAIL"),

@@ -26,8 +26,7 @@ const MOST_NAMES: usize = 32;
 /// Transports that callers may ask for alone and that are none of [`Mode::ALL`].
 const ADVANCED: [&str; 2] = ["san", "hotadd"];
 
-/// Opens a disk by the first way that works. Without a list the ways are tried as they stand. When none works, the error is
-/// that of the last one tried.
+/// Opens a disk by the first way that works. Without a list the ways are tried as they stand.
 pub fn open<W: Way + ?Sized>(list: Option<&str>, ways: &[&W], target: &str, log: &Log) -> Result<W::Opened> {
     let possible: Vec<Mode> = ways.iter().map(|way| way.mode()).collect();
     let order = order(list, &possible, None, target, log)?;
@@ -85,40 +84,71 @@ fn leads_nowhere(list: &str, possible: &[Mode], target: &str) -> Error {
     Error::new(ErrorKind::NotSupported, text)
 }
 
-/// Opens by the first of these ways that works, and says which. The fault of one that the next need not have is a line in
-/// the log.
+/// Opens by the first of these ways that works, and says which. A way is passed over that has to fail as the one before it
+/// did. When none works, the error tells the cause of each.
 pub fn first<W, P>(ways: &[P], target: &str, log: &Log) -> Result<(usize, W::Opened)>
 where
     W: Way + ?Sized,
     P: Deref<Target = W>,
 {
+    let mut failures: Vec<(Mode, Error)> = Vec::new();
     for (i, way) in ways.iter().enumerate() {
+        if let Some((mode, e)) = failures.last() {
+            if !need_not_fail(e.kind(), *mode, way.mode()) {
+                continue;
+            }
+            log.info(|| format!("{target} is not reached by {}: {e}", mode.name()));
+        }
         match way.open() {
             Ok(opened) => return Ok((i, opened)),
-            Err(e) if ways.get(i + 1).is_some_and(|next| need_not_fail(e.kind(), next.mode())) => {
-                log.info(|| format!("{target} is not reached by {}: {e}", way.mode().name()));
-            }
-            Err(e) => return Err(e),
+            Err(e) => failures.push((way.mode(), e)),
         }
     }
-    Err(Error::new(ErrorKind::NotSupported, format!("no transport leads to {target}")))
+    Err(all_of(failures, target))
+}
+
+/// One error of all that were met: the last one, with what the others say, or the last but those that only say that a way
+/// cannot do what is wanted.
+fn all_of(mut failures: Vec<(Mode, Error)>, target: &str) -> Error {
+    let telling = failures.iter().rposition(|(_, e)| e.kind() != ErrorKind::NotSupported);
+    let Some(at) = telling.or(failures.len().checked_sub(1)) else {
+        return Error::new(ErrorKind::NotSupported, format!("no transport leads to {target}"));
+    };
+    let (mode, error) = failures.remove(at);
+    if failures.is_empty() {
+        return error;
+    }
+    let others: Vec<String> = failures.iter().map(|(mode, e)| format!("by {}: {e}", mode.name())).collect();
+    error.context(format!("{target} is not reached {}; nor by {}", others.join("; nor "), mode.name()))
 }
 
 /// True for faults that the next way to the same disk need not have. A peer that cannot be trusted is not asked again with
-/// less caution, and one that cannot be found is not there by another name either.
-fn need_not_fail(kind: ErrorKind, next: Mode) -> bool {
+/// less caution, and what cannot be found or was not meant so is not there by another name either.
+pub fn need_not_fail(kind: ErrorKind, tried: Mode, next: Mode) -> bool {
     match kind {
-        // A server's policy may be about the way, too: nbdkit answers so when it has no TLS. And a host shares what it locks
-        // against others.
-        ErrorKind::Protocol | ErrorKind::NotSupported | ErrorKind::AccessDenied | ErrorKind::Locked => true,
-        // Another port, and of a vCenter another machine, which has been talked to already.
+        ErrorKind::CertificateRefused
+        | ErrorKind::NotFound
+        | ErrorKind::MachineNotFound
+        | ErrorKind::ObjectNotFound
+        | ErrorKind::InvalidArgument
+        | ErrorKind::NameInvalid
+        | ErrorKind::InvalidConnection
+        | ErrorKind::Cancelled
+        | ErrorKind::Internal => false,
+        // The same door, the same host, the same permission, with TLS or without. Files of a datastore are at another port,
+        // and of a vCenter at another machine, which has been talked to already.
         ErrorKind::ConnectionRefused
-        | ErrorKind::ConnectionLost
+        | ErrorKind::HostFull
         | ErrorKind::ServerNotFound
         | ErrorKind::TimedOut
         | ErrorKind::HostUnavailable
-        | ErrorKind::Busy => next == Mode::Https,
-        _ => false,
+        | ErrorKind::Busy
+        | ErrorKind::OutOfMemory
+        | ErrorKind::Unauthorised
+        | ErrorKind::SessionInvalid => (tried == Mode::Https) != (next == Mode::Https),
+        // A server's policy may be about the way, too: nbdkit answers so when it has no TLS. And a host shares what it locks
+        // against others.
+        _ => true,
     }
 }
 
@@ -188,6 +218,62 @@ mod tests {
         );
         for none in [None, Some(""), Some(" ")] {
             assert_eq!(tried(none, None, None).0, ["nbd"]);
+        }
+    }
+
+    /// What is tried of ways that fail so, and what comes of it.
+    fn in_turn(ways: &[(Mode, ErrorKind)]) -> (Vec<&'static str>, ErrorKind, String) {
+        let seen = RefCell::default();
+        let ways: Vec<Fake<'_>> =
+            ways.iter().map(|(mode, kind)| Fake { mode: *mode, fails: Some(*kind), tried: &seen }).collect();
+        let ways: Vec<&Fake<'_>> = ways.iter().collect();
+        let e = first(&ways, "a disk", &Log::none()).unwrap_err();
+        (seen.take(), e.kind(), e.to_string())
+    }
+
+    #[test]
+    fn the_error_tells_the_cause_of_every_way() {
+        let (_, kind, text) = in_turn(&[
+            (Mode::NbdSsl, ErrorKind::ServerFault),
+            (Mode::Nbd, ErrorKind::TicketRefused),
+            (Mode::Https, ErrorKind::Unauthorised),
+        ]);
+        assert_eq!(kind, ErrorKind::Unauthorised);
+        assert_eq!(
+            text,
+            "a disk is not reached by nbdssl: nbdssl fails; nor by nbd: nbd fails; nor by https: https fails"
+        );
+    }
+
+    #[test]
+    fn a_way_that_cannot_do_it_does_not_hide_what_went_wrong_before() {
+        let ways = [(Mode::NbdSsl, ErrorKind::HostUnavailable), (Mode::Https, ErrorKind::NotSupported)];
+        let (tried, kind, text) = in_turn(&ways);
+        assert_eq!((tried, kind), (vec!["nbdssl", "https"], ErrorKind::HostUnavailable));
+        assert_eq!(text, "a disk is not reached by https: https fails; nor by nbdssl: nbdssl fails");
+    }
+
+    #[test]
+    fn a_way_that_must_fail_alike_is_passed_over_and_the_next_one_is_not() {
+        for kind in [
+            ErrorKind::ConnectionRefused,
+            ErrorKind::HostFull,
+            ErrorKind::OutOfMemory,
+            ErrorKind::Unauthorised,
+            ErrorKind::TimedOut,
+            ErrorKind::HostUnavailable,
+        ] {
+            let ways = [(Mode::NbdSsl, kind), (Mode::Nbd, kind), (Mode::Https, ErrorKind::Io)];
+            assert_eq!(in_turn(&ways).0, ["nbdssl", "https"], "{kind:?}");
+            let back = [(Mode::Https, kind), (Mode::NbdSsl, ErrorKind::Io)];
+            assert_eq!(in_turn(&back).0, ["https", "nbdssl"], "{kind:?}");
+        }
+        for kind in [ErrorKind::ServerFault, ErrorKind::ConnectionLost, ErrorKind::TicketRefused] {
+            let ways = [(Mode::NbdSsl, kind), (Mode::Nbd, kind), (Mode::Https, kind)];
+            assert_eq!(in_turn(&ways).0, ["nbdssl", "nbd", "https"], "{kind:?}");
+        }
+        for kind in [ErrorKind::NotFound, ErrorKind::CertificateRefused, ErrorKind::InvalidArgument] {
+            assert_eq!(in_turn(&[(Mode::NbdSsl, kind), (Mode::Https, kind)]).0, ["nbdssl"], "{kind:?}");
         }
     }
 

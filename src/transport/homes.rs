@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::logging::Log;
+use crate::net::nfc::identity::Identity;
 use crate::os;
 use crate::threads::Threads;
 use crate::transfer::Finish;
@@ -28,6 +29,7 @@ use crate::transport::Line;
 use crate::transport::Mode;
 use crate::transport::blocks::Blocks;
 use crate::transport::blocks::Reads;
+use crate::transport::choice;
 use crate::transport::choice::Way;
 
 /// Where the bytes of a disk come from.
@@ -37,6 +39,8 @@ pub struct Home {
     pub blocks: Arc<dyn Blocks>,
     /// The connection to who holds them.
     pub line: Arc<dyn Line>,
+    /// What tells the disk from others by the same name, as far as its holder says.
+    pub identity: Identity,
 }
 
 /// A way to a disk that can be taken later.
@@ -54,6 +58,8 @@ struct Shared {
     ways: Vec<Arc<dyn Route>>,
     /// Bytes of the disk: another disk by the same name is not it.
     size: u64,
+    /// What else tells it from others.
+    identity: Identity,
     /// The disk, for messages.
     target: String,
     log: Log,
@@ -104,15 +110,23 @@ const LAST_STEPS: Duration = Duration::from_millis(100);
 const HELD: Duration = Duration::from_secs(5);
 const BREATH: Duration = Duration::from_millis(50);
 
-/// Faults after which another way may still lead to the disk. A peer that cannot be trusted is none of them.
+/// Faults after which another way may still lead to the disk: the connection is gone and could not be made again, for want
+/// of a host, of its answer or of its permission, or because the peer breaks its protocol. What a host says of the disk is
+/// none of them, nor is a peer that cannot be trusted.
 fn is_lost(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::ConnectionLost
             | ErrorKind::ConnectionRefused
+            | ErrorKind::HostFull
             | ErrorKind::ServerNotFound
             | ErrorKind::TimedOut
             | ErrorKind::HostUnavailable
+            | ErrorKind::TicketRefused
+            | ErrorKind::Unauthorised
+            | ErrorKind::SessionInvalid
+            | ErrorKind::Busy
+            | ErrorKind::Protocol
     )
 }
 
@@ -126,11 +140,12 @@ impl Homes {
         patience: Duration,
         log: Log,
     ) -> Homes {
-        let size = home.blocks.size();
+        let (size, identity) = (home.blocks.size(), home.identity.clone());
         let state = State { phase: Phase::At(home), at, waiting: Vec::new() };
         Homes(Arc::new(Shared {
             ways,
             size,
+            identity,
             target,
             log,
             patience,
@@ -233,7 +248,7 @@ impl Shared {
         self.log.warning(|| format!("{} is lost by {}: {error}", self.target, old.line.mode().name()));
         old.line.cut(); // a host may have locked the disk for it
         drop(old);
-        settle.phase = Some(match self.next_home(at, &mut settle.at) {
+        settle.phase = Some(match self.next_home(at, error.kind(), &mut settle.at) {
             Ok(home) => {
                 self.log.warning(|| format!("{} goes on by {}", self.target, home.line.mode().name()));
                 Phase::At(home)
@@ -245,17 +260,22 @@ impl Shared {
     }
 
     /// Opens by the first of the ways behind `at` that leads to the same disk.
-    fn next_home(&self, at: usize, taken: &mut usize) -> Result<Home> {
+    fn next_home(&self, at: usize, loss: ErrorKind, taken: &mut usize) -> Result<Home> {
         let mut last = Error::new(ErrorKind::NotSupported, "none is left");
         for (i, way) in self.ways.iter().enumerate().skip(at + 1) {
+            if self.has_better(at, loss, i) {
+                self.log.info(|| format!("{} by {} would be lost alike", self.target, way.mode().name()));
+                continue;
+            }
             *taken = i;
             last = match self.open_by(&**way) {
-                Ok(home) if home.blocks.size() == self.size => return Ok(home),
-                Ok(other) => {
-                    other.line.cut();
-                    let text = format!("its disk has {} bytes instead of {}", other.blocks.size(), self.size);
-                    Error::new(ErrorKind::CapacityMismatch, text)
-                }
+                Ok(home) => match self.difference(&home) {
+                    None => return Ok(home),
+                    Some(other) => {
+                        home.line.cut();
+                        other
+                    }
+                },
                 Err(e) => e,
             };
             self.log.info(|| format!("{} is not reached by {}: {last}", self.target, way.mode().name()));
@@ -266,6 +286,26 @@ impl Shared {
 }
 
 impl Shared {
+    /// True when the way `i` is to the host that the way `at` was lost with, which would be waited for once more, and a later
+    /// one is not.
+    fn has_better(&self, at: usize, loss: ErrorKind, i: usize) -> bool {
+        let Some(tried) = self.ways.get(at).map(|way| way.mode()) else { return false };
+        let mut need_not_fail =
+            self.ways.iter().skip(i).map(|way| choice::need_not_fail(loss, tried, way.mode()));
+        need_not_fail.next() == Some(false) && need_not_fail.any(|may| may)
+    }
+
+    /// Why this is not the disk that was opened, if it is not.
+    fn difference(&self, home: &Home) -> Option<Error> {
+        let size = home.blocks.size();
+        if size != self.size {
+            let text = format!("its disk has {size} bytes instead of {}", self.size);
+            return Some(Error::new(ErrorKind::CapacityMismatch, text));
+        }
+        let text = self.identity.difference(&home.identity)?;
+        Some(Error::new(ErrorKind::DiskReplaced, format!("it has not the disk that was opened: {text}")))
+    }
+
     /// Opens by this way. A host may still hold the disk for the connection that was lost, of whose end it hears later.
     fn open_by(&self, way: &dyn Route) -> Result<Home> {
         let until = Instant::now() + HELD;

@@ -2,7 +2,8 @@
 //!
 //! A host gives all of its clients together so much memory for transfers, and a vCenter so many connections. What is beyond
 //! is refused. The library cannot see other programs; its own disks it counts. Who is refused waits until a disk of this
-//! library is closed, or a while, and tries again.
+//! library is closed, or a while, and tries again. A host that takes the connection and ends it without a word is full of whomever;
+//! a port that takes no connection is waited for only where other disks of its host are open here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Instant;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::logging::Log;
 
 /// Disks of one host at a time that its maker recommends at most.
@@ -98,7 +99,8 @@ impl Limits {
     }
 
     /// Makes attempts until one succeeds, fails for another reason than that the host has no room, or time is up.
-    /// `others` says how many other disks the host serves: to them a refused connection is due, where there are any.
+    /// `others` says how many other disks of this library the host serves: to them a refused connection is due, where there
+    /// are any.
     pub fn patiently<T>(
         &self,
         what: &str,
@@ -160,30 +162,27 @@ impl Drop for Seat {
 /// True for faults that may come from the number of disks.
 fn is_crowded(kind: ErrorKind, others: usize) -> bool {
     match kind {
-        ErrorKind::OutOfMemory => true,
+        ErrorKind::OutOfMemory | ErrorKind::HostFull => true,
         ErrorKind::ConnectionRefused | ErrorKind::Busy => others > 0,
         _ => false,
     }
 }
 
 fn advice(others: usize) -> String {
+    let whose = match others {
+        0 => "none of it is open here, so that it is others who use it".to_owned(),
+        others => format!("{others} others of it are open here"),
+    };
     format!(
-        "the host has no room for one more disk, and {others} others of it are open here: open fewer at a time, or with \
-         smaller buffers (vixDiskLib.nfcAio.Session.BufSizeIn64KB, .BufCount)"
+        "the host has no room for one more disk, and {whose}: open fewer at a time, or with smaller buffers \
+         (vixDiskLib.nfcAio.Session.BufSizeIn64KB, .BufCount)"
     )
-}
-
-/// What a host says for want of memory, with what can be done about it.
-pub fn with_advice(error: Error, others: usize) -> Error {
-    match error.kind() {
-        ErrorKind::OutOfMemory => error.context(advice(others)),
-        _ => error,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::logging::Level;
     use crate::logging::Sink;
 
@@ -281,6 +280,25 @@ mod tests {
         );
         assert_eq!(limits.patiently("x", until, &|| 2, &mut refuse).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(attempts, 4);
+    }
+
+    #[test]
+    fn a_host_that_is_full_of_others_is_waited_for() {
+        let (_, limits) = limits();
+        let until = Instant::now() + Duration::from_secs(60);
+        let mut attempts = 0;
+        let opened = limits.patiently("a disk", until, &|| 0, &mut || {
+            attempts += 1;
+            if attempts == 1 { Err(Error::new(ErrorKind::HostFull, "no greeting")) } else { Ok("open") }
+        });
+        assert_eq!((opened.unwrap(), attempts), ("open", 2));
+        let e = limits
+            .patiently("a disk", Instant::now(), &|| 0, &mut || -> Result<()> {
+                Err(Error::new(ErrorKind::HostFull, "no greeting"))
+            })
+            .unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::HostFull);
+        assert!(e.to_string().contains("none of it is open here"), "{e}");
     }
 
     #[test]

@@ -219,8 +219,9 @@ impl Client {
     /// Connects to a host and opens a disk.
     ///
     /// The kinds of errors: those of [`Tickets`] and of sockets and TLS; `NotSupported` where the host cannot do what is
-    /// asked for, so that another way may; `Protocol` where it does not take the ticket or breaks the protocol; what it says
-    /// about the disk (`Locked`, `NotFound`, `ReadOnly`, `AccessDenied`, `OutOfMemory`, `Io`).
+    /// asked for, so that another way may; `HostFull` where it takes no connection for the time being; `TicketRefused` where it
+    /// takes none of two tickets; `Protocol` where it breaks the protocol; what it says about the disk (`Locked`, `NotFound`,
+    /// `ReadOnly`, `AccessDenied`, `OutOfMemory`, `Io`). A connection that is lost on the way is made once more.
     pub fn connect(dial: Dial, options: &Options, log: Log, threads: Arc<Threads>) -> Result<Arc<Client>> {
         let wanted = Wanted {
             path: dial.path.clone(),

@@ -24,6 +24,7 @@ pub mod classic;
 pub mod client;
 pub mod ddb;
 mod fields;
+pub mod identity;
 pub mod io;
 pub mod open;
 pub mod pack;

@@ -1,5 +1,7 @@
 //! Finding a machine, and what it has.
 
+use std::time::Instant;
+
 use crate::error::Context;
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -107,19 +109,29 @@ impl Session {
     /// The machine's disks, as they are or as they were when the snapshot was made. A snapshot that is not one of the
     /// machine's is `ObjectNotFound`.
     pub fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
-        self.look_at(machine, snapshot).context(|| match snapshot {
+        self.hardware_by(machine, snapshot, None)
+    }
+
+    /// The same by `until`, if that is earlier than the usual time.
+    pub fn hardware_by(
+        &self,
+        machine: &Moref,
+        snapshot: Option<&Moref>,
+        until: Option<Instant>,
+    ) -> Result<Hardware> {
+        self.look_at(machine, snapshot, until).context(|| match snapshot {
             Some(snapshot) => format!("disks of {machine} at {snapshot}"),
             None => format!("disks of {machine}"),
         })
     }
 
-    fn look_at(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
+    fn look_at(&self, machine: &Moref, snapshot: Option<&Moref>, until: Option<Instant>) -> Result<Hardware> {
         let mut hardware =
             Hardware { name: String::new(), power: Power::Unknown, host: None, disks: Vec::new() };
         let mut paths = vec!["name", "runtime.powerState", "runtime.host"];
         paths.push(if snapshot.is_some() { "snapshot.rootSnapshotList" } else { DEVICES });
         let (mut own, mut snapshots) = (None, Vec::new());
-        let withheld = self.properties(machine, &paths, &mut |path, value| {
+        let withheld = self.properties_by(machine, &paths, until, &mut |path, value| {
             match path {
                 "name" => hardware.name = xml::text(value),
                 "runtime.powerState" => hardware.power = power(&xml::text(value)),
@@ -132,15 +144,15 @@ impl Session {
         })?;
         hardware.disks = match snapshot {
             None => own.ok_or_else(|| self.missing(&withheld, DEVICES))?,
-            Some(snapshot) if snapshots.contains(&snapshot.id) => self.disks_at(snapshot)?,
+            Some(snapshot) if snapshots.contains(&snapshot.id) => self.disks_at(snapshot, until)?,
             Some(snapshot) => return Err(not_its_snapshot(snapshot, &snapshots)),
         };
         Ok(hardware)
     }
 
-    fn disks_at(&self, snapshot: &Moref) -> Result<Vec<VirtualDisk>> {
+    fn disks_at(&self, snapshot: &Moref, until: Option<Instant>) -> Result<Vec<VirtualDisk>> {
         let mut disks = None;
-        let withheld = self.properties(snapshot, &[DEVICES], &mut |path, value| {
+        let withheld = self.properties_by(snapshot, &[DEVICES], until, &mut |path, value| {
             if path == DEVICES {
                 disks = Some(devices::disks(value)?);
             }

@@ -1,5 +1,7 @@
 //! Properties of objects.
 
+use std::time::Instant;
+
 use crate::error::Error;
 use crate::error::ErrorKind;
 use crate::error::Result;
@@ -28,6 +30,17 @@ pub struct Withheld {
 impl Session {
     /// Asks for properties of an object; `each` takes those that have a value, in any order.
     pub(super) fn properties(&self, object: &Moref, paths: &[&str], each: &mut Each<'_>) -> Result<Withheld> {
+        self.properties_by(object, paths, None, each)
+    }
+
+    /// The same by `until`, if that is earlier than the usual time.
+    pub(super) fn properties_by(
+        &self,
+        object: &Moref,
+        paths: &[&str],
+        until: Option<Instant>,
+        each: &mut Each<'_>,
+    ) -> Result<Withheld> {
         let collector = &self.content.property_collector;
         let call = Call::new("RetrievePropertiesEx", collector).inside("specSet", |spec| {
             spec.inside("propSet", |set| {
@@ -39,7 +52,8 @@ impl Session {
         let mut withheld = Withheld { of: object.clone(), faults: Vec::new() };
         let mut call = call.inside("options", |options| options);
         for _ in 0..MOST_PARTS {
-            let next = self.get(call, &mut |response| part(response, object, each, &mut withheld.faults))?;
+            let read = &mut |response: Node<'_>| part(response, object, each, &mut withheld.faults);
+            let next = self.get_by(call, until, read)?;
             let Some(token) = next else { return Ok(withheld) };
             call = Call::new("ContinueRetrievePropertiesEx", collector).text("token", token);
         }

@@ -26,7 +26,7 @@ impl Session {
             .inside("method", |method| method.text("method", METHOD).text("reasonId", REASON))
             .text("sourceId", identity);
         let method = call.method;
-        let done = match self.ask(call, &mut |_| Ok(())) {
+        let done = match self.ask(call, None, &mut |_| Ok(())) {
             Err(Refused::Fault(fault)) if fault.name.starts_with("MethodAlreadyDisabled") => {
                 match fault.fact("sourceId") {
                     Some(source) if source == identity => Ok(()),

@@ -102,6 +102,14 @@ impl Session {
         let call = Call::new("RetrieveServiceContent", &instance).finish()?;
         let (content, cookie) = wire
             .call(&call, None, until, &mut |response| Content::read(xml::need(response, "returnval")?))
+            .map_err(|refused| match refused {
+                // Nobody has logged in yet, so that it is not the user who is refused.
+                Refused::Error(e) if e.kind() == ErrorKind::Unauthorised => {
+                    let what = "what answers there lets nobody ask what it is: it is no vSphere server";
+                    Refused::Error(e.with_kind(ErrorKind::ServerNotFound).context(what))
+                }
+                refused => refused,
+            })
             .map_err(|refused| refused.error(call.method, &wire.hidden))?;
         let about = &content.about;
         let quoted = [&about.full_name, &about.api_version].map(|text| wire.hidden.quote(text));
@@ -200,12 +208,15 @@ impl Session {
     }
 
     /// Makes a call; the answer is read by `read`, which may be called once more after an answer that it refused.
+    /// It ends in the usual time, and by `until` if that is earlier.
     pub(super) fn ask<T>(
         &self,
         call: Call,
+        until: Option<Instant>,
         read: &mut dyn FnMut(Node<'_>) -> Result<T>,
     ) -> Result<T, Refused> {
-        let (call, until) = (call.finish()?, after(self.times.request));
+        let (call, usual) = (call.finish()?, after(self.times.request));
+        let until = until.map_or(usual, |until| until.min(usual));
         let (mut pause, mut had_login) = (FIRST_PAUSE, false);
         loop {
             let logins = self.state.lock().logins;
@@ -252,8 +263,18 @@ impl Session {
 
     /// The same, with a fault as an error.
     pub(super) fn get<T>(&self, call: Call, read: &mut dyn FnMut(Node<'_>) -> Result<T>) -> Result<T> {
+        self.get_by(call, None, read)
+    }
+
+    /// The same by `until`, if that is earlier than the usual time.
+    pub(super) fn get_by<T>(
+        &self,
+        call: Call,
+        until: Option<Instant>,
+        read: &mut dyn FnMut(Node<'_>) -> Result<T>,
+    ) -> Result<T> {
         let method = call.method;
-        self.ask(call, read).map_err(|refused| refused.error(method, &self.wire.hidden))
+        self.ask(call, until, read).map_err(|refused| refused.error(method, &self.wire.hidden))
     }
 
     /// True when the server knows who is asking.

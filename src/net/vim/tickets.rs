@@ -1,5 +1,7 @@
 //! Permission to talk NFC to a host.
 
+use std::time::Instant;
+
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -24,8 +26,13 @@ const LONGEST_CERTIFICATE: usize = 64 << 10;
 impl Session {
     /// Permission to read any file of the machine (`NfcGetVmFiles`).
     pub fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket> {
-        let call = Call::new("NfcGetVmFiles", &self.nfc_service()?).moref("vm", machine);
-        self.ticket(call).context(|| format!("a ticket for the files of {machine}"))
+        self.ticket_for_files_by(machine, None)
+    }
+
+    /// The same by `until`, if that is earlier than the usual time.
+    pub fn ticket_for_files_by(&self, machine: &Moref, until: Option<Instant>) -> Result<Ticket> {
+        let call = Call::new("NfcGetVmFiles", &self.nfc_service(until)?).moref("vm", machine);
+        self.ticket(call, until).context(|| format!("a ticket for the files of {machine}"))
     }
 
     /// Permission for the disk with this key (`NfcRandomAccessOpenDisk`, without `write` `NfcRandomAccessOpenReadonly`).
@@ -36,16 +43,28 @@ impl Session {
         host: Option<&Moref>,
         write: bool,
     ) -> Result<Ticket> {
+        self.ticket_for_disk_by(machine, key, host, write, None)
+    }
+
+    /// The same by `until`, if that is earlier than the usual time.
+    pub fn ticket_for_disk_by(
+        &self,
+        machine: &Moref,
+        key: i32,
+        host: Option<&Moref>,
+        write: bool,
+        until: Option<Instant>,
+    ) -> Result<Ticket> {
         let method = if write { "NfcRandomAccessOpenDisk" } else { "NfcRandomAccessOpenReadonly" };
-        let call = Call::new(method, &self.nfc_service()?)
+        let call = Call::new(method, &self.nfc_service(until)?)
             .moref("vm", machine)
             .text("diskDeviceKey", key.to_string())
             .optional_moref("hostForAccess", host);
-        self.ticket(call).context(|| format!("a ticket for the disk {key} of {machine}"))
+        self.ticket(call, until).context(|| format!("a ticket for the disk {key} of {machine}"))
     }
 
-    fn ticket(&self, call: Call) -> Result<Ticket> {
-        let ticket = self.get(call, &mut |response| {
+    fn ticket(&self, call: Call, until: Option<Instant>) -> Result<Ticket> {
+        let ticket = self.get_by(call, until, &mut |response| {
             let returned = xml::need(response, "returnval")?;
             // Known as a secret before anything else of the answer could be quoted.
             let id = Secret::from(xml::text(xml::need(returned, "sessionId")?));
@@ -57,14 +76,14 @@ impl Session {
     }
 
     /// The object that gives tickets. Where the server does not tell, it has its usual id.
-    fn nfc_service(&self) -> Result<Moref> {
+    fn nfc_service(&self, until: Option<Instant>) -> Result<Moref> {
         if let Some(known) = self.nfc_service.lock().clone() {
             return Ok(known);
         }
         let instance = Moref::new("ServiceInstance", "ServiceInstance");
         let call = Call::new("RetrieveInternalContent", &instance);
         let method = call.method;
-        let told = self.ask(call, &mut |response| match xml::one(response, "returnval")? {
+        let told = self.ask(call, until, &mut |response| match xml::one(response, "returnval")? {
             Some(content) => xml::optional_moref(content, "nfcService"),
             None => Ok(None),
         });

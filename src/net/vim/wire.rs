@@ -97,7 +97,7 @@ impl Wire {
         read: &mut dyn FnMut(Node<'_>) -> Result<T>,
     ) -> Result<T, Refused> {
         if !matches!(answer.head.status, 200 | 500) {
-            return Err(answer.refusal(&self.hidden).into());
+            return Err(self.no_service(answer).into());
         }
         if answer.head.text("Content-Type").is_some() && !answer.head.is_of(XML) {
             let kind = self.hidden.quote(answer.head.text("Content-Type").unwrap_or_default());
@@ -117,6 +117,21 @@ impl Wire {
             return Err(xml::broken(&format!("it is neither a response to {method} nor a fault")).into());
         }
         Ok(read(body)?)
+    }
+
+    /// Why an answer with another status is none of the interface. Nothing at its path is no missing file: somebody else
+    /// answers there, or a server that is not up yet.
+    fn no_service(&self, answer: &Answer) -> Error {
+        let error = answer.refusal(&self.hidden);
+        if error.kind() != ErrorKind::NotFound {
+            return error;
+        }
+        let who = match answer.head.text("Server") {
+            Some(name) => format!("what answers there calls itself {} and", self.hidden.quote(name)),
+            None => "what answers there".to_owned(),
+        };
+        let what = format!("{who} has no {PATH}: it is no vSphere server, or none that is up");
+        error.with_kind(ErrorKind::ServerNotFound).context(what)
     }
 
     /// Closes connections that are idle.

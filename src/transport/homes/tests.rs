@@ -13,6 +13,7 @@ use crate::logging::Sink;
 struct Host {
     byte: u8,
     size: u64,
+    identity: Identity,
     /// The kind of fault that every call ends with, once it is set.
     fault: Mutex<Option<ErrorKind>>,
     cut: AtomicBool,
@@ -78,7 +79,7 @@ impl Blocks for Host {
 
 impl Line for Host {
     fn mode(&self) -> Mode {
-        if self.byte == 1 { Mode::NbdSsl } else { Mode::Nbd }
+        [Mode::NbdSsl, Mode::Nbd, Mode::Https][usize::from(self.byte) - 1]
     }
     fn cut(&self) {
         self.cut.store(true, Ordering::SeqCst);
@@ -118,12 +119,18 @@ impl Way for Road {
 }
 
 fn home(host: &Arc<Host>) -> Home {
-    Home { blocks: host.clone(), line: host.clone() }
+    Home { blocks: host.clone(), line: host.clone(), identity: host.identity.clone() }
 }
 
 fn host(byte: u8, size: u64, holds: bool) -> Arc<Host> {
+    host_of("6000c291", byte, size, holds)
+}
+
+/// A host whose disk has this id.
+fn host_of(uuid: &str, byte: u8, size: u64, holds: bool) -> Arc<Host> {
     let (fault, cut, started) = (Mutex::new(None), AtomicBool::new(false), Mutex::default());
-    Arc::new(Host { byte, size, fault, cut, started, holds })
+    let identity = Identity::of(&[("uuid".to_owned(), uuid.to_owned())], false);
+    Arc::new(Host { byte, size, identity, fault, cut, started, holds })
 }
 
 fn road(host: &Arc<Host>) -> Road {
@@ -252,6 +259,50 @@ fn a_disk_of_another_size_is_not_the_same_disk() {
     assert_eq!(read(&scene.homes), Err(ErrorKind::ConnectionLost));
     assert!(scene.road.host.cut.load(Ordering::SeqCst));
     assert!(scene.lines.0.lock().iter().any(|line| line.contains("8192 bytes instead of 4096")));
+}
+
+#[test]
+fn a_disk_of_the_same_size_with_another_id_is_not_the_same_disk() {
+    let scene = scene(|_| road(&host_of("6000c292", 2, 4096, false)));
+    scene.first.lose(ErrorKind::ConnectionLost);
+    assert_eq!(read(&scene.homes), Err(ErrorKind::ConnectionLost));
+    assert!(scene.road.host.cut.load(Ordering::SeqCst));
+    let told = "its uuid is 6000c292, and was 6000c291";
+    assert!(scene.lines.0.lock().iter().any(|line| line.contains(told)), "{:?}", scene.lines.0.lock());
+}
+
+#[test]
+fn a_disk_whose_holder_tells_no_id_goes_on_by_its_size() {
+    let scene = scene(|_| road(&host_of("", 2, 4096, false)));
+    scene.first.lose(ErrorKind::ConnectionLost);
+    assert_eq!(read(&scene.homes), Ok(2));
+}
+
+#[test]
+fn a_host_that_is_lost_is_not_waited_for_again_where_a_way_goes_past_it() {
+    for (loss, past) in
+        [(ErrorKind::HostFull, true), (ErrorKind::TimedOut, true), (ErrorKind::TicketRefused, false)]
+    {
+        let hosts = [host(1, 4096, false), host(2, 4096, false), host(3, 4096, false)];
+        let roads: Vec<Arc<Road>> = hosts.iter().map(|host| Arc::new(road(host))).collect();
+        let ways = roads.iter().map(|road| road.clone() as Arc<dyn Route>).collect();
+        let patience = Duration::from_secs(60);
+        let homes = Homes::new(ways, 0, home(&hosts[0]), "[ds] a.vmdk".into(), patience, Log::none());
+        hosts[0].lose(loss);
+        assert_eq!(read(&homes), Ok(if past { 3 } else { 2 }), "{loss:?}");
+        assert_eq!(roads[1].taken.load(Ordering::SeqCst), usize::from(!past));
+        assert_eq!(homes.mode(), if past { Mode::Https } else { Mode::Nbd });
+    }
+}
+
+#[test]
+fn permission_that_is_not_given_again_is_a_loss() {
+    for kind in [ErrorKind::TicketRefused, ErrorKind::HostFull, ErrorKind::Unauthorised, ErrorKind::Protocol]
+    {
+        let scene = scene(|second| road(&second));
+        scene.first.lose(kind);
+        assert_eq!(read(&scene.homes), Ok(2), "{kind:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,7 @@ use crate::logging::Level;
 use crate::logging::Log;
 use crate::logging::Sink;
 use crate::net::http::Hidden;
+use crate::net::nfc::identity::Identity;
 use crate::net::nfc::ticket::Ticket;
 use crate::net::tls::TlsSettings;
 use crate::net::vim::Adapter;
@@ -185,7 +186,7 @@ impl Soap for FakeSoap {
         self.0.fault("machine")?;
         Ok(Moref::machine("vm-1"))
     }
-    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
+    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>, _: Option<Instant>) -> Result<Hardware> {
         self.0.note(format!("hardware {machine} {}", snapshot.map_or("-", |snapshot| &snapshot.id)));
         self.0.fault("hardware")?;
         let chain = if snapshot.is_some() { &CHAIN[1..] } else { &CHAIN[..] };
@@ -200,7 +201,7 @@ impl Soap for FakeSoap {
             ],
         })
     }
-    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket> {
+    fn ticket_for_files(&self, machine: &Moref, _: Instant) -> Result<Ticket> {
         self.0.note(format!("files {machine}"));
         self.0.fault("files")?;
         Ok(self.0.ticket())
@@ -211,6 +212,7 @@ impl Soap for FakeSoap {
         key: i32,
         host: Option<&Moref>,
         write: bool,
+        _: Instant,
     ) -> Result<Ticket> {
         self.0.note(format!("disk {machine} {key} {} {write}", host.map_or("-", |host| &host.id)));
         self.0.fault("disk")?;
@@ -292,7 +294,7 @@ pub struct FakeLine {
 
 impl Hosts for FakeHosts {
     fn open(&self, errand: &Errand) -> Result<Served> {
-        let ticket = errand.tickets.ticket()?;
+        let ticket = errand.tickets.ticket(Instant::now() + errand.settings.options.connect)?;
         let host = ticket.host.clone().unwrap_or_else(|| errand.login_host.clone());
         let mode = if errand.ssl { Mode::NbdSsl } else { Mode::Nbd };
         self.made.lock().push((mode, errand.path.clone(), host.clone()));
@@ -302,7 +304,7 @@ impl Hosts for FakeHosts {
         let line = Arc::new(FakeLine { mode, fault: Mutex::new(None), cut: AtomicBool::new(false) });
         self.lines.lock().push(line.clone());
         Ok(Served {
-            home: Home { blocks: line.clone(), line },
+            home: Home { blocks: line.clone(), line, identity: Identity::default() },
             url: format!("vpxa-nfcssl://{}@{host}:902", errand.path),
             geometry: Some(Geometry { cylinders: 1, heads: 2, sectors: 3 }),
             database: [("adapterType", "ide"), ("longContentID", "bd746094172e7bea0b3805d81234abcd")]

@@ -10,6 +10,7 @@ use crate::format::stream::PackOptions;
 use crate::logging::Log;
 use crate::net::http::Door;
 use crate::net::http::Hidden;
+use crate::net::nfc::identity::Identity;
 use crate::net::tls::Tls;
 use crate::net::vim::Moref;
 use crate::secret::Secret;
@@ -104,7 +105,9 @@ impl HttpsWay {
         let url = format!("https://{path}@{}", self.session.name());
         let disk = Arc::new(ServedDisk::open(site, path, &options)?);
         let (database, chain) = (disk.database(), Some(disk.chain()));
-        Ok(Served { home: Home { blocks: disk.clone(), line: disk }, url, geometry: None, database, chain })
+        let identity = Identity::of(&database, self.write);
+        let home = Home { blocks: disk.clone(), line: disk, identity };
+        Ok(Served { home, url, geometry: None, database, chain })
     }
 }
 

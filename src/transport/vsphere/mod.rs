@@ -163,7 +163,7 @@ impl Vsphere {
     fn explain(&self, error: Error, session: &Arc<Shared>, target: &Target) -> Error {
         let unclear = matches!(error.kind(), ErrorKind::AccessDenied | ErrorKind::ReadOnly);
         let (true, None, Some(machine)) = (unclear, &target.chain, &target.machine) else { return error };
-        let hardware = session.soap().and_then(|soap| soap.hardware(machine, None));
+        let hardware = session.soap().and_then(|soap| soap.hardware(machine, None, None));
         match hardware.map(|hardware| key_of(&hardware, &target.path)) {
             Ok(Err(missing)) => error.with_kind(ErrorKind::NotFound).context(missing.to_string()),
             Ok(Ok(_)) => error,
@@ -276,7 +276,7 @@ impl Facts for ServedFacts {
         if let Some(known) = self.chain.get() {
             return known.clone();
         }
-        let ask = |machine| self.session.soap()?.hardware(machine, None);
+        let ask = |machine| self.session.soap()?.hardware(machine, None, None);
         let hardware = self.machine.as_ref().and_then(|machine| ask(machine).ok());
         let chain = hardware.and_then(|hardware| chain_of(&hardware, &self.path)).unwrap_or_else(|| {
             self.log.info(|| format!("{}: the server does not tell its chain", self.path));

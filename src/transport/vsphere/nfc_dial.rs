@@ -11,6 +11,7 @@ use crate::logging::Log;
 use crate::net::nfc::client::Client;
 use crate::net::nfc::client::Dial;
 use crate::net::nfc::client::Tickets;
+use crate::net::nfc::identity::Identity;
 use crate::os;
 use crate::threads::Threads;
 use crate::transfer::Finish;
@@ -70,6 +71,7 @@ impl Hosts for NfcHosts {
             database: opened.keys.clone(),
             chain: None,
             home: Home {
+                identity: Identity::of(&opened.keys, errand.write),
                 blocks: client.clone(),
                 line: Arc::new(NfcLine {
                     client,

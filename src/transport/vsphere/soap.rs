@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use crate::error::Result;
 use crate::logging::Log;
@@ -23,13 +24,20 @@ pub trait Soap: Debug + Send + Sync {
     fn is_vcenter(&self) -> bool;
     /// As [`Session::machine`].
     fn machine(&self, spec: &MachineSpec) -> Result<Moref>;
-    /// As [`Session::hardware`].
-    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware>;
-    /// As [`Session::ticket_for_files`].
-    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket>;
-    /// As [`Session::ticket_for_disk`].
-    fn ticket_for_disk(&self, machine: &Moref, key: i32, host: Option<&Moref>, write: bool)
-    -> Result<Ticket>;
+    /// As [`Session::hardware_by`].
+    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>, until: Option<Instant>)
+    -> Result<Hardware>;
+    /// As [`Session::ticket_for_files_by`].
+    fn ticket_for_files(&self, machine: &Moref, until: Instant) -> Result<Ticket>;
+    /// As [`Session::ticket_for_disk_by`].
+    fn ticket_for_disk(
+        &self,
+        machine: &Moref,
+        key: i32,
+        host: Option<&Moref>,
+        write: bool,
+        until: Instant,
+    ) -> Result<Ticket>;
     /// As [`Session::disable_relocation`].
     fn disable_relocation(&self, machine: &Moref, identity: &str) -> Result<()>;
     /// As [`Session::enable_relocation`].
@@ -77,11 +85,16 @@ impl Soap for Session {
     fn machine(&self, spec: &MachineSpec) -> Result<Moref> {
         Session::machine(self, spec)
     }
-    fn hardware(&self, machine: &Moref, snapshot: Option<&Moref>) -> Result<Hardware> {
-        Session::hardware(self, machine, snapshot)
+    fn hardware(
+        &self,
+        machine: &Moref,
+        snapshot: Option<&Moref>,
+        until: Option<Instant>,
+    ) -> Result<Hardware> {
+        Session::hardware_by(self, machine, snapshot, until)
     }
-    fn ticket_for_files(&self, machine: &Moref) -> Result<Ticket> {
-        Session::ticket_for_files(self, machine)
+    fn ticket_for_files(&self, machine: &Moref, until: Instant) -> Result<Ticket> {
+        Session::ticket_for_files_by(self, machine, Some(until))
     }
     fn ticket_for_disk(
         &self,
@@ -89,8 +102,9 @@ impl Soap for Session {
         key: i32,
         host: Option<&Moref>,
         write: bool,
+        until: Instant,
     ) -> Result<Ticket> {
-        Session::ticket_for_disk(self, machine, key, host, write)
+        Session::ticket_for_disk_by(self, machine, key, host, write, Some(until))
     }
     fn disable_relocation(&self, machine: &Moref, identity: &str) -> Result<()> {
         Session::disable_relocation(self, machine, identity)

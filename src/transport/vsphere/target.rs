@@ -91,7 +91,7 @@ impl Subject {
         };
         let snapshot = self.snapshot.as_deref().and_then(Moref::snapshot);
         let hardware = |snapshot: Option<&Moref>| {
-            soap.hardware(&machine, snapshot).context(|| format!("looking at the disks of {machine}"))
+            soap.hardware(&machine, snapshot, None).context(|| format!("looking at the disks of {machine}"))
         };
         // A snapshot is looked at to know that it is one, and one of this machine's.
         let then = snapshot.as_ref().map(|snapshot| hardware(Some(snapshot))).transpose()?;

@@ -63,15 +63,15 @@ impl DiskTickets {
         DiskTickets { session, machine, path, right, limits, state: Mutex::default() }
     }
 
-    /// A ticket. The disk counts as one of its host's from here on.
-    pub fn ticket(&self) -> Result<Ticket> {
+    /// A ticket, by `until`. The disk counts as one of its host's from here on.
+    pub fn ticket(&self, until: Instant) -> Result<Ticket> {
         let soap = self.session.soap()?;
         let ticket = match &self.right {
-            Right::Files => soap.ticket_for_files(&self.machine)?,
+            Right::Files => soap.ticket_for_files(&self.machine, until)?,
             Right::Disk { key, host } => {
                 let first = !std::mem::replace(&mut self.state.lock().asked, true);
-                let (key, host) = if first { (*key, host.clone()) } else { self.look_again(&*soap)? };
-                soap.ticket_for_disk(&self.machine, key, host.as_ref(), true)?
+                let (key, host) = if first { (*key, host.clone()) } else { self.look_again(&*soap, until)? };
+                soap.ticket_for_disk(&self.machine, key, host.as_ref(), true, until)?
             }
         };
         self.sit(&ticket, &*soap);
@@ -79,8 +79,8 @@ impl DiskTickets {
     }
 
     /// The machine may have moved since.
-    fn look_again(&self, soap: &dyn Soap) -> Result<(i32, Option<Moref>)> {
-        let hardware = soap.hardware(&self.machine, None)?;
+    fn look_again(&self, soap: &dyn Soap, until: Instant) -> Result<(i32, Option<Moref>)> {
+        let hardware = soap.hardware(&self.machine, None, Some(until))?;
         Ok((key_of(&hardware, &self.path)?, hardware.host))
     }
 
@@ -127,10 +127,10 @@ fn place(host: &str, port: u16) -> String {
     }
 }
 
-/// A session keeps its own time: each call ends in what was given to it when it was opened.
+/// Each call ends by then, or in what was given to the session when it was opened.
 impl Tickets for DiskTickets {
-    fn ticket(&self, _until: Instant) -> Result<Ticket> {
-        DiskTickets::ticket(self)
+    fn ticket(&self, until: Instant) -> Result<Ticket> {
+        DiskTickets::ticket(self, until)
     }
 }
 

@@ -125,7 +125,7 @@ pub fn url(service: &str, compression: Compression, path: &str, host: &str, port
 
 /// The ticket of a refused connection tells nothing about the disk.
 fn refused(message: String) -> Failure {
-    Failure::Ticket(Error::new(ErrorKind::Protocol, message))
+    Failure::Ticket(Error::new(ErrorKind::TicketRefused, message))
 }
 
 /// A socket that is lent to a TLS and taken back.
@@ -266,14 +266,14 @@ fn ask(stream: &dyn Stream, command: Command<'_>, until: Instant) -> Result<Repl
 }
 
 /// What a host says first. One that says nothing and ends the connection does not take it, as when it serves as many as it
-/// can: who knows of others there may wait for their end.
+/// can: who can wait may be served later, which a port that nobody listens on does not promise.
 fn greeting(stream: &dyn Stream, until: Instant) -> Result<Reply> {
     let mut first = [0];
     match talk::fill(stream, &mut first, until) {
         Ok(()) => rest_of_line(stream, first.to_vec(), until),
         Err(e) if e.kind() == ErrorKind::ConnectionLost => {
             let what = "the host closes the connection without a greeting";
-            Err(e.with_kind(ErrorKind::ConnectionRefused).context(what))
+            Err(e.with_kind(ErrorKind::HostFull).context(what))
         }
         Err(e) => Err(e),
     }

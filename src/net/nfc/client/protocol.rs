@@ -21,6 +21,7 @@ use crate::net::nfc::client::route::Route;
 use crate::net::nfc::client::session;
 use crate::net::nfc::client::session::Session;
 use crate::net::nfc::ddb;
+use crate::net::nfc::identity::Identity;
 use crate::net::nfc::io;
 use crate::net::nfc::io::Direction;
 use crate::net::nfc::io::Io;
@@ -51,6 +52,7 @@ pub struct Nfc {
     pub(super) short_of_memory: std::sync::atomic::AtomicBool,
     capacity: u64,
     sector_size: u32,
+    identity: Identity,
     chunk: u64,
 }
 
@@ -59,7 +61,23 @@ impl Nfc {
     pub fn new(route: Route, opened: &Opened, chunk: u64, log: Log) -> Nfc {
         let short_of_memory = std::sync::atomic::AtomicBool::new(false);
         let Opened { capacity, sector_size, .. } = *opened;
-        Nfc { route, log, short_of_memory, capacity, sector_size, chunk }
+        let identity = Identity::of(&opened.keys, route.wanted.write);
+        Nfc { route, log, short_of_memory, capacity, sector_size, identity, chunk }
+    }
+
+    /// Why this is not the disk that was opened first, if it is not.
+    fn difference(&self, opened: &Opened) -> Option<Error> {
+        let (before, after) = ((self.capacity, self.sector_size), (opened.capacity, opened.sector_size));
+        if before != after {
+            let what = format!(
+                "the disk changed while the connection was lost: {} bytes in sectors of {} before, {} in sectors of {} after",
+                before.0, before.1, after.0, after.1
+            );
+            return Some(Error::new(ErrorKind::CapacityMismatch, what));
+        }
+        let differs = self.identity.difference(&Identity::of(&opened.keys, self.route.wanted.write))?;
+        let what = format!("the disk is another one since the connection was lost: {differs}");
+        Some(Error::new(ErrorKind::DiskReplaced, what))
     }
 
     /// What a connection with this session works with.
@@ -180,16 +198,15 @@ impl Protocol for Nfc {
     }
 
     fn dial(&self, until: Instant) -> Result<(Box<dyn Stream>, Agreed)> {
-        let (stream, session, opened) = self.route.again(until)?;
-        if (opened.capacity, opened.sector_size) == (self.capacity, self.sector_size) {
-            return Ok((stream, self.agreed(session)));
+        let keys = self.identity.keys();
+        let (stream, session, opened) = self.route.again(&keys, until).map_err(not_made)?;
+        match self.difference(&opened) {
+            None => Ok((stream, self.agreed(session))),
+            Some(other) => {
+                stream.shutdown();
+                Err(other)
+            }
         }
-        stream.shutdown();
-        let what = format!(
-            "the disk changed while the connection was lost: {} bytes in sectors of {} before, {} in sectors of {} after",
-            self.capacity, self.sector_size, opened.capacity, opened.sector_size
-        );
-        Err(Error::new(ErrorKind::CapacityMismatch, what))
     }
 
     /// A host that refuses a connection, or a server that gives no ticket at the moment, may think better of it.
@@ -197,6 +214,7 @@ impl Protocol for Nfc {
         let hopeless = matches!(
             kind,
             ErrorKind::CapacityMismatch
+                | ErrorKind::DiskReplaced
                 | ErrorKind::MachineNotFound
                 | ErrorKind::ObjectNotFound
                 | ErrorKind::NotFound
@@ -283,9 +301,20 @@ impl Protocol for Nfc {
     }
 
     fn farewell(inbox: &Inbox<Nfc>, next: u32, stream: &dyn Stream, until: Instant) {
-        let refused = inbox.unpacker.refused().collect();
+        let refused = receive::refused_ops(inbox).collect();
         let session = Session { next, refused, ..inbox.agreed.session.clone() };
         let _ = session::farewell(&session, stream, until); // the connection ends either way
+    }
+}
+
+/// A connection that was lost and that a host or its server would not have again, for a reason that has no kind of its own
+/// or is that of requests, too: what is told is the loss.
+fn not_made(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::ServerFault | ErrorKind::OutOfMemory | ErrorKind::Io => {
+            error.with_kind(ErrorKind::ConnectionLost)
+        }
+        _ => error,
     }
 }
 

@@ -57,10 +57,6 @@ pub struct Arriving {
 
 impl Arriving {
     /// Operations whose answers may still come.
-    pub fn refused(&self) -> impl Iterator<Item = u32> {
-        self.refused.iter().copied()
-    }
-
     fn refuse(&mut self, op: u32) {
         if self.refused.len() >= MOST_REFUSED {
             self.refused.pop_front();
@@ -265,14 +261,19 @@ fn tell_of_memory(nfc: &Nfc, refusal: &Refusal) {
     }
 }
 
+/// Operations that were refused and whose answers may come: on this connection, or while its disk was opened.
+pub fn refused_ops(inbox: &Inbox<Nfc>) -> impl Iterator<Item = u32> {
+    inbox.agreed.session.refused.iter().chain(&inbox.unpacker.refused).copied()
+}
+
 /// A frame of an operation that is not waited for: the answer to one that was refused.
 fn swallow(rx: &mut Reception<'_, '_, Nfc>, header: Header) -> Result<()> {
     if let Frame::Other(_) = header.kind {
         return Err(unknown_message(header));
     }
-    let Some(at) = rx.inbox().unpacker.refused.iter().position(|op| *op == header.op) else {
+    if !refused_ops(rx.inbox()).any(|op| op == header.op) {
         return Err(broken("nothing of that number was asked for"));
-    };
+    }
     let (more, last) = rx.unlocked(|inbox| {
         take(inbox, header.size as usize, |payload| {
             Ok(match header.kind {
@@ -289,7 +290,9 @@ fn swallow(rx: &mut Reception<'_, '_, Nfc>, header: Header) -> Result<()> {
     }
     rx.unlocked(|inbox| drop_bytes(inbox, more))?;
     if last {
-        rx.inbox().unpacker.refused.remove(at);
+        let inbox = rx.inbox();
+        inbox.unpacker.refused.retain(|op| *op != header.op);
+        inbox.agreed.session.refused.retain(|op| *op != header.op);
     }
     rx.reply_ended();
     Ok(())

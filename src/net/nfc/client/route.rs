@@ -8,6 +8,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::error::Context;
+use crate::error::ErrorKind;
 use crate::error::Result;
 use crate::logging::Log;
 use crate::net::nfc::client::Buffers;
@@ -18,6 +19,7 @@ use crate::net::nfc::client::door::Door;
 use crate::net::nfc::client::door::Failure;
 use crate::net::nfc::client::session;
 use crate::net::nfc::client::session::Session;
+use crate::net::nfc::ddb;
 use crate::net::nfc::open;
 use crate::net::stream::Stream;
 
@@ -50,17 +52,30 @@ impl Route {
         format!("{} over NFC", self.wanted.path)
     }
 
-    /// Makes the first connection.
+    /// Makes the first connection. One that is lost on the way is made once more: a machine that moves just then is found at
+    /// its next host.
     pub fn first(&self, until: Instant) -> Result<(Box<dyn Stream>, Session, Opened)> {
-        let (stream, mut session, mut opened) = self.connect(until)?;
-        let keys = session::keys(&*stream, &mut session, until);
-        opened.keys = keys.context(|| "well-known values of the disk").context(|| self.label())?;
-        Ok((stream, session, opened))
+        match self.with_keys(ddb::KNOWN_KEYS, until) {
+            Err(e) if e.kind() == ErrorKind::ConnectionLost && Instant::now() < until => {
+                self.log.info(|| format!("{e}; trying once more"));
+                self.with_keys(ddb::KNOWN_KEYS, until)
+            }
+            done => done,
+        }
     }
 
-    /// Makes another one.
-    pub fn again(&self, until: Instant) -> Result<(Box<dyn Stream>, Session, Opened)> {
-        self.connect(until)
+    /// Makes another one. What is asked of the disk are the values of these keys.
+    pub fn again(&self, keys: &[&str], until: Instant) -> Result<(Box<dyn Stream>, Session, Opened)> {
+        self.with_keys(keys, until)
+    }
+
+    fn with_keys(&self, keys: &[&str], until: Instant) -> Result<(Box<dyn Stream>, Session, Opened)> {
+        let (stream, mut session, mut opened) = self.connect(until)?;
+        if !keys.is_empty() {
+            let values = session::keys(&*stream, &mut session, keys, until);
+            opened.keys = values.context(|| "well-known values of the disk").context(|| self.label())?;
+        }
+        Ok((stream, session, opened))
     }
 
     fn connect(&self, until: Instant) -> Result<(Box<dyn Stream>, Session, Opened)> {

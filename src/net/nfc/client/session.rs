@@ -219,17 +219,22 @@ fn checked(opened: &open::Opened) -> Result<Found> {
     Ok(Found { capacity, sector_size, geometry })
 }
 
-/// The well-known values of the disk's data base that exist, all asked for at once.
-pub fn keys(stream: &dyn Stream, session: &mut Session, until: Instant) -> Result<Vec<(String, String)>> {
+/// Those of these values of the disk's data base that exist, all asked for at once.
+pub fn keys(
+    stream: &dyn Stream,
+    session: &mut Session,
+    names: &[&str],
+    until: Instant,
+) -> Result<Vec<(String, String)>> {
     let first = session.next;
     let mut bytes = Vec::new();
-    for (op, key) in (first..).zip(ddb::KNOWN_KEYS) {
+    for (op, key) in (first..).zip(names) {
         ddb::Get::encode(session.handle, key, op, &mut bytes)?;
         session.next = op.wrapping_add(1);
     }
     talk::send(stream, &bytes, until)?;
     let mut frames = Frames { stream, until, refused: std::mem::take(&mut session.refused) };
-    let mut values: Vec<Option<Option<String>>> = vec![None; ddb::KNOWN_KEYS.len()];
+    let mut values: Vec<Option<Option<String>>> = vec![None; names.len()];
     while values.contains(&None) {
         let (header, payload) = frames.next()?;
         let place = header.op.checked_sub(first).and_then(|at| usize::try_from(at).ok());
@@ -250,7 +255,7 @@ pub fn keys(stream: &dyn Stream, session: &mut Session, until: Instant) -> Resul
         }
     }
     session.refused = frames.refused;
-    let known = ddb::KNOWN_KEYS.iter().zip(values);
+    let known = names.iter().zip(values);
     Ok(known.filter_map(|(key, value)| Some(((*key).to_owned(), value??))).collect())
 }
 
