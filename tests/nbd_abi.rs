@@ -393,11 +393,6 @@ fn an_empty_export_is_an_empty_disk() {
     });
 }
 
-/// Stops a process where it is, by its id.
-fn silence(server: &servers::Server) {
-    tools::check(Command::new("kill").args(["-STOP", &server.id().to_string()]));
-}
-
 /// A peer that says nothing is given up after two seconds; the rest is what a loaded machine may add.
 const BOUND: Duration = Duration::from_millis(3500);
 
@@ -413,7 +408,7 @@ fn closing_does_not_wait_for_a_silent_server() {
         disks.iter().for_each(|disk| disk.must_write(0, &stamps(0, 8, 1)));
         let mut buf = vec![0; 512];
         let completions = Completions::default();
-        silence(&server);
+        server.silence();
         let start = Instant::now();
         assert_eq!(idle.close(), code::OK, "there is nothing to wait for");
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
@@ -449,7 +444,7 @@ fn exit_does_not_wait_for_a_silent_server() {
             disk.must_write(0, &stamps(0, 8, 1));
             disk.leak();
         }
-        silence(&server);
+        server.silence();
         let start = Instant::now();
         vix.exit();
         assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());

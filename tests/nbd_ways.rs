@@ -6,7 +6,6 @@ mod common;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -27,7 +26,6 @@ use common::proxy::Fate;
 use common::proxy::Proxy;
 use common::servers;
 use common::servers::Door;
-use common::tools;
 use common::vix;
 use common::vix::Connection;
 use common::vix::Disk;
@@ -276,11 +274,6 @@ fn soon<T>(what: &str, work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Stops a process where it is, by its id.
-fn silence(server: &servers::Server) {
-    tools::check(Command::new("kill").args(["-STOP", &server.id().to_string()]));
-}
-
 /// Half a second for each of these, and next to nothing for making up for a loss.
 fn impatient(keys: &[&str]) -> String {
     let lines = keys.iter().map(|key| format!("vixDiskLib.nfc.{key}=500\n"));
@@ -312,7 +305,7 @@ fn the_times_of_a_configuration_bound_what_a_silent_server_is_given() {
             if how == flags::READ_WRITE {
                 disk.must_write(0, &[2; 512]); // something to flush
             }
-            silence(&server);
+            server.silence();
             let result = soon(&format!("{what} with {key}"), || work(&disk));
             assert_ne!(result, code::OK, "{what} with {key}");
             drop(disk);

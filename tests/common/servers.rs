@@ -212,6 +212,18 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// Stops it where it is, and waits until each of its threads has: the signal alone may be late.
+    #[track_caller]
+    pub fn silence(&self) {
+        let id = self.id().to_string();
+        tools::check(Command::new("kill").args(["-STOP", &id]));
+        let start = Instant::now();
+        while !is_stopped(&id) {
+            assert!(start.elapsed() < Duration::from_secs(30), "{} does not stop", self.command);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Asks it to end in order and waits. Not for nbd-server.
     #[track_caller]
     pub fn finish(mut self) {
@@ -235,6 +247,15 @@ impl Server {
             Address::Unix(path) => UnixStream::connect(path).is_ok(),
         }
     }
+}
+
+/// Each thread of the process is in the state `T`, which stands behind its name in brackets.
+fn is_stopped(id: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{id}/task")).expect("the threads of a server");
+    threads.flatten().all(|thread| {
+        let about = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        about.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T'))
+    })
 }
 
 impl Drop for Server {
