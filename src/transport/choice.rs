@@ -144,6 +144,7 @@ pub fn need_not_fail(kind: ErrorKind, tried: Mode, next: Mode) -> bool {
         | ErrorKind::HostUnavailable
         | ErrorKind::Busy
         | ErrorKind::OutOfMemory
+        | ErrorKind::ReadOnly
         | ErrorKind::Unauthorised
         | ErrorKind::SessionInvalid => (tried == Mode::Https) != (next == Mode::Https),
         // A server's policy may be about the way, too: nbdkit answers so when it has no TLS. And a host shares what it locks
@@ -259,6 +260,7 @@ mod tests {
             ErrorKind::ConnectionRefused,
             ErrorKind::HostFull,
             ErrorKind::OutOfMemory,
+            ErrorKind::ReadOnly,
             ErrorKind::Unauthorised,
             ErrorKind::TimedOut,
             ErrorKind::HostUnavailable,
