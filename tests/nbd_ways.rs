@@ -298,7 +298,7 @@ fn the_times_of_a_configuration_bound_what_a_silent_server_is_given() {
             ("RequestTimeoutMs", flags::READ_WRITE, "a write", write),
         ] {
             // A silent server is connected to again, and takes part in nothing.
-            configured(&impatient(&[key, "AcceptTimeoutMs"]));
+            configured(&impatient(&[key])); // which bounds connecting again, too: reconnectTimeoutMs
             let server = servers::nbdkit(Door::TCP, &[], &["memory", "1M"]);
             let disk = open(&Server::named(server.uri("")), how);
             disk.must_read(0, 8);

@@ -299,10 +299,8 @@ impl Client {
         let [_, others @ ..] = self.connections.as_slice() else { return self.first() };
         let up = self.connections.iter().filter_map(|c| c.load().map(|load| (load, c)));
         let Some((load, best)) = up.min_by_key(|(load, _)| *load) else { return self.first() };
-        if load >= ENOUGH
-            && let Some(new) = others.iter().find(|connection| connection.load().is_none())
-        {
-            new.warm_up();
+        if load >= ENOUGH {
+            let _ = others.iter().find(|connection| connection.warm_up());
         }
         best
     }

@@ -82,14 +82,16 @@ impl<P: Protocol> Connection<P> {
         Ok(())
     }
 
-    /// Makes the connection without having anything to send.
-    pub fn warm_up(&self) {
+    /// Makes the connection without having anything to send. `false`: it is up already, or could not be made just before.
+    pub fn warm_up(&self) -> bool {
         let mut st = self.state.lock();
-        if matches!(st.link, Link::Down(_)) && self.reader(&mut st).is_ok() {
-            st.books.warm_up = true;
-            st.outage.get_or_insert((Instant::now(), 0)); // one attempt
-            self.to_read.notify_one();
+        if st.admit().is_err() || !matches!(st.link, Link::Down(_)) || self.reader(&mut st).is_err() {
+            return false;
         }
+        st.books.warm_up = true;
+        st.outage.get_or_insert((Instant::now(), 0)); // one attempt
+        self.to_read.notify_one();
+        true
     }
 
     /// Runs what a started call ends with. Its panic is its own.

@@ -97,6 +97,8 @@ impl<P: Protocol> Connection<P> {
             match self.attempt(st, end, tries) {
                 Ok((stream, agreed)) if matches!(st.link, Link::Down(_)) => {
                     st.connect(stream, agreed, inbox, outbox);
+                    // What was an attempt without a loss in front of it says nothing about one that follows.
+                    st.outage = st.outage.filter(|_| end > now || tries > 0);
                     self.shared.log.info(|| format!("{}: connected again", self.shared.protocol.label()));
                 }
                 Ok(_) => {}
