@@ -31,9 +31,10 @@ SOURCES := Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 LINKS := libvixDiskLib.so $(foreach n,5 6 7 8 9,libvixDiskLib.so.$(n))
 MNTAPI_LINKS := libvixMntapi.so libvixMntapi.so.1
 
-# A build for one run gains nothing from what the next one could use.
+# A build for one run gains nothing from what the next one, or a debugger, could use.
 ifeq ($(CI),true)
 export CARGO_INCREMENTAL := 0
+export CARGO_PROFILE_DEV_DEBUG := 0
 endif
 
 # Files of a release carry the time of its commit and no path of the machine that built it.
