@@ -22,6 +22,7 @@ use crate::net::pipe::connection::Link;
 use crate::net::pipe::connection::State;
 use crate::net::pipe::connection::TURN;
 use crate::net::pipe::outbox::Outbox;
+use crate::net::pipe::reception::SMALL;
 use crate::net::stream::Patience;
 use crate::threads;
 use crate::transfer::Finish;
@@ -30,8 +31,6 @@ use crate::transfer::Transfer;
 /// Replies that were received together are told together, so many at most.
 const TOGETHER: usize = 64;
 
-/// Requests up to this are small: what sending them one by one costs is more than their data.
-const SMALL: u64 = 32 << 10;
 /// A server answers briskly when its last reply is not older and so many requests are with it.
 const BRISK: Duration = Duration::from_micros(40);
 const BRISK_FLYING: usize = 4;

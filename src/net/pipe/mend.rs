@@ -94,11 +94,13 @@ impl<P: Protocol> Connection<P> {
                 continue;
             }
             st.outage = Some((end, tries + 1));
-            match self.attempt(st, end, tries) {
+            let only_one = tries == 0 && end <= now;
+            match self.attempt(st, (!only_one).then_some(end)) {
                 Ok((stream, agreed)) if matches!(st.link, Link::Down(_)) => {
                     st.connect(stream, agreed, inbox, outbox);
-                    // What was an attempt without a loss in front of it says nothing about one that follows.
-                    st.outage = st.outage.filter(|_| end > now || tries > 0);
+                    if only_one {
+                        st.outage = None; // without a loss in front of it, it says nothing about one that follows
+                    }
                     self.shared.log.info(|| format!("{}: connected again", self.shared.protocol.label()));
                 }
                 Ok(_) => {}
@@ -146,16 +148,15 @@ impl<P: Protocol> Connection<P> {
         false
     }
 
+    /// `end`: that of the outage which it is to make up for.
     fn attempt(
         &self,
         st: &mut MutexGuard<'_, State<P>>,
-        end: Instant,
-        tries: u32,
+        end: Option<Instant>,
     ) -> Result<(Box<dyn Stream>, P::Agreed)> {
         let now = Instant::now();
         let full = now + self.shared.connect;
-        let only_one = tries == 0 && end <= now;
-        let until = if only_one { full } else { full.min(end.max(now + LEAST_TIME)) };
+        let until = end.map_or(full, |end| full.min(end.max(now + LEAST_TIME)));
         MutexGuard::unlocked(st, || self.shared.protocol.dial(until))
     }
 

@@ -92,12 +92,10 @@ impl Progress {
 
     /// Silence longer than this is a loss: the longest patience of all that is in flight.
     pub fn limit(&self) -> Duration {
-        let Limits { read, write, other } = self.limits;
-        let [reads, writes, others] =
-            [&self.reads, &self.writes, &self.others].map(|count| count.load(Ordering::Relaxed) > 0);
-        let of = |flies: bool, limit: Duration| if flies { limit } else { Duration::ZERO };
-        let longest = of(reads, read).max(of(writes, write)).max(of(others, other));
-        if longest.is_zero() { other } else { longest }
+        let flying = [Kind::Read, Kind::Write, Kind::Other]
+            .into_iter()
+            .filter(|kind| self.count(*kind).load(Ordering::Relaxed) > 0);
+        flying.map(|kind| self.limit_of(kind)).max().unwrap_or(self.limits.other)
     }
 
     /// Something was sent at this time.

@@ -28,8 +28,9 @@ use crate::net::pipe::outbox::within;
 use crate::net::pipe::protocol;
 use crate::transfer::Transfer;
 
-/// Payloads up to this are small: several replies are received at once.
-const SMALL: u64 = 32 << 10;
+/// Payloads up to this are small: several replies are received at once, and sending requests for them one by one costs more
+/// than they do.
+pub const SMALL: u64 = 32 << 10;
 
 /// How often it is looked for requests that are overdue.
 const LOOKS: Duration = Duration::from_millis(250);
