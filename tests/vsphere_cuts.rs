@@ -22,7 +22,6 @@ use common::stage::connect;
 use common::stage::expected;
 use common::vix;
 use common::vix::Disk;
-use common::vix::Vix;
 use common::vix::code;
 use common::vix::flags;
 use common::vix::logged;
@@ -119,12 +118,7 @@ fn write_over_cuts(mode: &str, packing: u32) {
     assert_eq!(disk.flush(), code::OK, "{}", vix::log_text());
     compare_sync(&disk, &in_order(SECTORS, 2048), &whole);
     assert_eq!(disk.close(), code::OK);
-    let file = stage.file("b.vmdk");
-    let Stage { sim, folder } = stage;
-    drop(sim);
-    let here = Vix::started().connect(true).expect("a local connection");
-    compare_sync(&here.must_open(&file, flags::READ_ONLY), &in_order(SECTORS, 2048), &whole);
-    drop(folder);
+    stage.left_behind("b.vmdk", |disk| compare_sync(disk, &in_order(SECTORS, 2048), &whole));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use common::stage::configured;
 use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
+use common::stage::until;
 use common::vix;
 use common::vix::Disk;
 use common::vix::Server;
@@ -454,16 +455,6 @@ fn a_host_in_maintenance_is_not_available_and_serves_again_afterwards() {
             assert!(reader.join().expect("the reader") == expected(true), "{}", vix::log_text());
         });
     });
-}
-
-/// Waits for something that other threads bring about.
-#[track_caller]
-fn until(what: &str, happened: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !happened() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: not after a minute\n{}", vix::log_text());
-        std::thread::yield_now();
-    }
 }
 
 #[test]

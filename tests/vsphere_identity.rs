@@ -11,11 +11,9 @@ use common::scratch;
 use common::stage::SECTORS;
 use common::stage::Stage;
 use common::stage::configured;
-use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
 use common::vix;
-use common::vix::Disk;
 use common::vix::Kind;
 use common::vix::Spec;
 use common::vix::Vix;
@@ -25,10 +23,6 @@ use common::vix::logged;
 use tempfile::TempDir;
 
 const TIMES: &str = "vixDiskLib.nfc.AcceptTimeoutMs=2000\nvixDiskLib.nfc.reconnectTimeoutMs=1000\n";
-
-fn open(stage: &Stage, modes: &str, number: usize, how: u32) -> Disk<'static> {
-    connect(&stage.server().over(modes)).leaked().must_open(&stage.disk(number), how)
-}
 
 /// Puts files in the place of the machine's: what the simulator has open stays what it was until it opens it again.
 fn put(stage: &Stage, from: &TempDir, names: &[&str]) {
@@ -57,7 +51,7 @@ fn another_disk_of_the_same_size_is_not_read_or_written_on() {
         configured(TIMES);
         for how in [flags::READ_ONLY, flags::READ_WRITE] {
             let stage = Stage::vcenter();
-            let disk = open(&stage, "nbdssl", 1, how);
+            let disk = stage.open_over("nbdssl", 1, how);
             assert!(disk.must_read(0, 64) == vec![0; 64 * 512]);
             put(&stage, &another_disk(), &FILES);
             stage.sim.cut_nfc();
@@ -72,7 +66,7 @@ fn another_disk_of_the_same_size_is_not_read_or_written_on() {
             assert_eq!(depth_first, Err(code::CID_MISMATCH), "{}", vix::log_text());
             disk.close();
             // Who opens it anew opens what is there.
-            let anew = open(&stage, "nbdssl", 1, flags::READ_ONLY);
+            let anew = stage.open_over("nbdssl", 1, flags::READ_ONLY);
             assert!(anew.must_read(0, 2048) == stamps(0, 2048, 9));
         }
     });
@@ -83,7 +77,7 @@ fn another_disk_is_not_read_on_by_another_transport() {
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl:https", 1, flags::READ_ONLY);
+        let disk = stage.open_over("nbdssl:https", 1, flags::READ_ONLY);
         disk.must_read(0, 64);
         put(&stage, &another_disk(), &FILES);
         stage.fault("authd.proxy=refuse");
@@ -113,7 +107,7 @@ fn the_same_disk_with_other_content_is_not_read_on() {
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl", 0, flags::READ_ONLY);
+        let disk = stage.open_over("nbdssl", 0, flags::READ_ONLY);
         assert!(disk.must_read(0, 64) == expected(true)[..64 * 512]);
         let later = rewritten(&stage);
         put(&stage, &later, &["a-1.vmdk"]);
@@ -128,7 +122,7 @@ fn who_writes_is_not_stopped_by_what_he_wrote() {
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl", 0, flags::READ_WRITE);
+        let disk = stage.open_over("nbdssl", 0, flags::READ_WRITE);
         let whole = stamps(0, 4096, 5);
         for at in (0..4096).step_by(512) {
             disk.must_write(at as u64, &whole[at * 512..(at + 512) * 512]);
@@ -146,7 +140,7 @@ fn a_disk_whose_host_tells_no_id_goes_on_by_its_size() {
         configured(TIMES);
         let stage = Stage::vcenter();
         stage.fault("nfc.ddb=error(4)");
-        let disk = open(&stage, "nbdssl", 1, flags::READ_ONLY);
+        let disk = stage.open_over("nbdssl", 1, flags::READ_ONLY);
         disk.must_read(0, 64);
         put(&stage, &another_disk(), &FILES);
         stage.sim.cut_nfc();
@@ -160,7 +154,7 @@ fn a_disk_that_goes_away_and_comes_back_is_the_same() {
         configured(TIMES);
         let stage = Stage::vcenter();
         for modes in ["nbdssl", "nbdssl:https"] {
-            let disk = open(&stage, modes, 0, flags::READ_ONLY);
+            let disk = stage.open_over(modes, 0, flags::READ_ONLY);
             if modes.contains("https") {
                 stage.fault("authd.proxy=refuse");
             }

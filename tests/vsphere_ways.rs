@@ -20,8 +20,8 @@ use common::stage::connect;
 use common::stage::content;
 use common::stage::expected;
 use common::stage::refused;
+use common::stage::until;
 use common::vix;
-use common::vix::Disk;
 use common::vix::Server;
 use common::vix::code;
 use common::vix::flags;
@@ -36,10 +36,6 @@ const TIMES: &str = "vixDiskLib.nfc.AcceptTimeoutMs=2000\nvixDiskLib.nfc.Request
 /// With these times, nothing takes longer. The machine may be busy.
 const LONGEST: Duration = Duration::from_secs(20);
 
-fn open(stage: &Stage, modes: &str, number: usize, how: u32) -> Disk<'static> {
-    connect(&stage.server().over(modes)).leaked().must_open(&stage.disk(number), how)
-}
-
 /// Does something that has to end in time.
 #[track_caller]
 fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
@@ -49,23 +45,13 @@ fn in_time<T>(what: &str, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Waits for something that other threads bring about.
-#[track_caller]
-fn until(what: &str, happened: impl Fn() -> bool) {
-    let begin = Instant::now();
-    while !happened() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: not after a minute\n{}", vix::log_text());
-        std::thread::yield_now();
-    }
-}
-
 /// Reads on after the host refuses every ticket.
 #[test]
 fn tickets_that_are_refused_from_some_time_on_lead_to_the_next_transport() {
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl:https", 0, flags::READ_ONLY);
+        let disk = stage.open_over("nbdssl:https", 0, flags::READ_ONLY);
         disk.must_read(0, 64);
         stage.fault("authd.proxy=refuse");
         stage.sim.cut_nfc();
@@ -80,7 +66,7 @@ fn tickets_that_are_refused_from_some_time_on_are_told_where_there_is_no_other_t
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl", 0, flags::READ_ONLY);
+        let disk = stage.open_over("nbdssl", 0, flags::READ_ONLY);
         stage.fault("authd.proxy=refuse");
         stage.sim.cut_nfc();
         let got = in_time("giving up", || disk.read(8192, &mut [0; 512]));
@@ -99,7 +85,7 @@ fn rights_that_are_taken_away_lead_to_the_next_transport() {
         configured(TIMES);
         let stage = Stage::vcenter();
         for fault in ["fault(NoPermission,privilege=x)", "fault(TaskInProgress)", "fault(NobodyKnowsIt)"] {
-            let disk = open(&stage, "nbdssl:https", 0, flags::READ_ONLY);
+            let disk = stage.open_over("nbdssl:https", 0, flags::READ_ONLY);
             stage.fault(&format!("soap.NfcGetVmFiles={fault}"));
             stage.sim.cut_nfc();
             in_time(fault, || assert!(content(&disk) == expected(true), "{fault}\n{}", vix::log_text()));
@@ -113,7 +99,7 @@ fn rights_that_are_taken_away_lead_to_the_next_transport() {
 fn copy_with_a_shut_door(synchronous: bool) {
     configured(TIMES);
     let (stage, whole) = (Stage::vcenter(), expected(true));
-    let disk = open(&stage, "nbdssl:https", 0, flags::READ_ONLY);
+    let disk = stage.open_over("nbdssl:https", 0, flags::READ_ONLY);
     stage.fault("nfc.read:100=cut");
     stage.fault("authd.*=cut");
     let pieces = in_order(SECTORS, 512);
@@ -140,7 +126,7 @@ fn a_disk_that_is_written_does_not_become_one_that_is_only_read() {
     in_child(|| {
         configured(TIMES);
         let stage = Stage::vcenter();
-        let disk = open(&stage, "nbdssl:https", 1, flags::READ_WRITE);
+        let disk = stage.open_over("nbdssl:https", 1, flags::READ_WRITE);
         disk.must_write(0, &stamps(0, 64, 1));
         stage.fault("nfc.write:1=cut");
         stage.fault("authd.*=cut");
@@ -288,7 +274,7 @@ fn a_machine_that_moves_while_its_disk_is_opened_is_found_at_its_next_host() {
                 stage.sim.relocate("vm", 0).expect("a move");
                 vix::forget_log();
                 stage.fault(rule);
-                let disk = open(&stage, "nbdssl", number, how);
+                let disk = stage.open_over("nbdssl", number, how);
                 disk.must_read(0, 64);
                 let there = format!("@127.0.0.1:{}' (", stage.sim.ready().hosts[1].nfc_port);
                 assert_eq!(logged(&there), 1, "{rule}\n{}", vix::log_text());
@@ -316,7 +302,7 @@ fn a_host_that_is_full_of_other_programs_is_waited_for() {
         configured("vixDiskLib.nfc.AcceptTimeoutMs=60000\n");
         let (stage, occupant) = full_host();
         std::thread::scope(|scope| {
-            let opening = scope.spawn(|| open(&stage, "nbdssl", 0, flags::READ_ONLY));
+            let opening = scope.spawn(|| stage.open_over("nbdssl", 0, flags::READ_ONLY));
             until("it waits", || logged("waits for room on its host") > 0 || opening.is_finished());
             drop(occupant);
             let disk = opening.join().expect("the disk");

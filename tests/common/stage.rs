@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
+use std::time::Instant;
 
 use tempfile::TempDir;
 use vixDiskLib::sim::Sim;
@@ -132,6 +134,21 @@ impl Stage {
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+
+    /// A disk over these transports, for the rest of the process.
+    pub fn open_over(&self, modes: &str, number: usize, how: u32) -> Disk<'static> {
+        connect(&self.server().over(modes)).leaked().must_open(&self.disk(number), how)
+    }
+
+    /// Ends the simulator, and has a disk looked at that is opened without it.
+    pub fn left_behind(self, name: &str, look: impl FnOnce(&Disk<'_>)) {
+        let file = self.file(name);
+        let Stage { sim, folder } = self;
+        drop(sim);
+        let here = Vix::started().connect(true).expect("a local connection");
+        look(&here.must_open(&file, flags::READ_ONLY));
+        drop(folder);
+    }
 }
 
 /// Starts the library with settings, everything logged.
@@ -187,4 +204,14 @@ pub fn expected(child: bool) -> Vec<u8> {
         all[at..at + (count * 512) as usize].copy_from_slice(&stamps(start, count, version));
     }
     all
+}
+
+/// Waits for something that other threads bring about.
+#[track_caller]
+pub fn until(what: &str, happened: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !happened() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}: not after a minute\n{}", log_text());
+        std::thread::yield_now();
+    }
 }
