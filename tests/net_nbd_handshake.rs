@@ -24,6 +24,7 @@ const EXPORT_NAME: u32 = 1;
 const ABORT: u32 = 2;
 const LIST: u32 = 3;
 const STARTTLS: u32 = 5;
+const OPT_INFO: u32 = 6;
 const GO: u32 = 7;
 const STRUCTURED: u32 = 8;
 const CONTEXT: u32 = 10;
@@ -81,7 +82,11 @@ impl Words {
     }
 
     fn export(self, size: u64, flags: u16) -> Self {
-        self.reply(GO, INFO, &[&[0, 0][..], &size.to_be_bytes(), &flags.to_be_bytes()].concat())
+        self.export_told(GO, size, flags)
+    }
+
+    fn export_told(self, option: u32, size: u64, flags: u16) -> Self {
+        self.reply(option, INFO, &[&[0, 0][..], &size.to_be_bytes(), &flags.to_be_bytes()].concat())
     }
 
     fn blocks(self, minimum: u32, preferred: u32, maximum: u32) -> Self {
@@ -262,7 +267,7 @@ fn servers_without_options_or_negotiation_still_work() {
 fn an_unknown_name_is_answered_with_the_known_ones() {
     let words = Words::simple().refuse(GO, UNKNOWN).listed("a").listed("b\n").ack(LIST);
     let talked = talk(&words);
-    assert_eq!(talked.numbers(), [EXTENDED, STRUCTURED, GO, LIST, ABORT]);
+    assert_eq!(talked.numbers(), [EXTENDED, STRUCTURED, GO, LIST, OPT_INFO, ABORT]);
     let error = talked.error();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let text = error.to_string();
@@ -275,6 +280,47 @@ fn an_unknown_name_is_answered_with_the_known_ones() {
     let error = talk(&older).error();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains("export \"other\""), "{error}");
+}
+
+#[test]
+fn known_exports_are_told_with_what_they_are() {
+    let words = Words::simple()
+        .refuse(GO, UNKNOWN)
+        .listed("a")
+        .listed("secret")
+        .listed("odd")
+        .listed("z")
+        .ack(LIST)
+        .reply(OPT_INFO, INFO, b"\0\x02a description")
+        .export_told(OPT_INFO, 1 << 30, 3)
+        .ack(OPT_INFO)
+        .refuse(OPT_INFO, POLICY)
+        .export_told(OPT_INFO, 512, 2) // without the flag that gives the others a meaning
+        .ack(OPT_INFO);
+    let whole = words.clone().export_told(OPT_INFO, 7, 1).ack(OPT_INFO);
+    let talked = talk(&whole);
+    let named =
+        |name: &str| [&(name.len() as u32).to_be_bytes()[..], name.as_bytes(), &[0, 1, 0, 3]].concat();
+    let asked: Vec<_> = talked.options().into_iter().filter(|(option, _)| *option == OPT_INFO).collect();
+    assert_eq!(asked, ["a", "secret", "odd", "z"].map(|name| (OPT_INFO, named(name))));
+    assert_eq!(talked.numbers().last(), Some(&ABORT));
+    let error = talked.error();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let told =
+        "\"a\" (1073741824 bytes, read-only), \"secret\", \"odd\" (512 bytes, read-only), \"z\" (7 bytes)";
+    assert!(error.to_string().contains(told), "{error}");
+    // What goes wrong meanwhile costs the rest, not the names.
+    for broken in [words.clone(), words.clone().refuse(OPT_INFO, UNSUP), words.reply(OPT_INFO, INFO, &[0])] {
+        let error = talk(&broken).error();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("read-only), \"z\""), "{error}");
+    }
+    // A server that lists without end is asked about few of them.
+    let mut many =
+        (0..100).fold(Words::simple().refuse(GO, UNKNOWN), |words, i| words.listed(&i.to_string()));
+    many = (0..100).fold(many.ack(LIST), |words, _| words.export_told(OPT_INFO, 5, 1).ack(OPT_INFO));
+    let talked = talk(&many);
+    assert_eq!(talked.numbers().iter().filter(|option| **option == OPT_INFO).count(), 20);
 }
 
 #[test]

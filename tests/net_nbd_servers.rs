@@ -95,7 +95,8 @@ fn an_unknown_export_is_not_found_and_the_others_are_named() {
     assert_eq!(negotiated(&server, "two").unwrap().size, SIZE);
     let error = negotiated(&server, "three").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
-    assert!(error.to_string().contains("the exports \"one\", \"two\""), "{error}");
+    let told = "the exports \"one\" (1048576 bytes), \"two\" (1048576 bytes)";
+    assert!(error.to_string().contains(told), "{error}");
 }
 
 #[test]

@@ -102,6 +102,12 @@ enum Gone {
     NotKnown,
 }
 
+/// What came of a question about an export.
+enum Told {
+    Is { size: u64, flags: u16, blocks: BlockSizes },
+    Not(Refused),
+}
+
 /// Most names [`list`] returns; a server that goes on for ever is stopped soon after.
 pub const MOST_LISTED: usize = 1000;
 
@@ -244,8 +250,21 @@ impl Talk {
     }
 
     fn go(&mut self, name: &str, replies: Replies, allocation: Option<u32>) -> Result<Gone> {
-        let opt = Opt::Go;
-        self.option(opt, &options::go(name)?)?;
+        match self.about(Opt::Go, name)? {
+            Told::Is { size, flags, blocks } => {
+                export(size, flags, blocks, replies, allocation).map(Gone::Export)
+            }
+            Told::Not(Refused { why: Refusal::Unsupported, .. }) => Ok(Gone::NotKnown),
+            Told::Not(refusal) => {
+                let error = refusal.error(Opt::Go);
+                Err(if refusal.why == Refusal::Unknown { self.with_names(error) } else { error })
+            }
+        }
+    }
+
+    /// What the server says about an export to this option, which is [`Opt::Info`] or [`Opt::Go`].
+    fn about(&mut self, opt: Opt, name: &str) -> Result<Told> {
+        self.option(opt, &options::about(name)?)?;
         let mut said_export = None;
         let mut blocks = options::USUAL_BLOCKS;
         for _ in 0..MOST_REPLIES {
@@ -259,13 +278,9 @@ impl Talk {
                     let Some((size, flags)) = said_export else {
                         return Err(protocol("the server grants the export but not its size"));
                     };
-                    return export(size, flags, blocks, replies, allocation).map(Gone::Export);
+                    return Ok(Told::Is { size, flags, blocks });
                 }
-                (Rep::Refused(Refusal::Unsupported), _) => return Ok(Gone::NotKnown),
-                (Rep::Refused(why), said) => {
-                    let error = Refused { why, said }.error(opt);
-                    return Err(if why == Refusal::Unknown { self.with_names(error) } else { error });
-                }
+                (Rep::Refused(why), said) => return Ok(Told::Not(Refused { why, said })),
                 (rep, said) => return Err(out_of_place(opt, rep, &said)),
             }
         }
@@ -280,7 +295,7 @@ impl Talk {
         match self.list() {
             Ok(names) if names.len() < MOST_LISTED && !names.iter().any(|n| n == name) => {
                 let error = Error::new(ErrorKind::NotFound, "the server does not list the export");
-                Err(error.context(listed(&names)))
+                Err(error.context(listed(&names, &[])))
             }
             Ok(_) => Ok(()),
             // A refusal to list is no reason to stop; anything else is the end of the connection.
@@ -325,14 +340,19 @@ impl Talk {
         Err(protocol(format!("more than {MOST_REPLIES} replies to {}", opt.name())))
     }
 
-    /// The error with the exports the server does have, if it tells.
+    /// The error with the exports the server does have, if it tells: a name may be a slip, and size tells disks apart.
     fn with_names(&mut self, error: Error) -> Error {
-        let names = self.list();
-        self.leave();
-        match names {
-            Ok(names) => error.context(listed(&names)),
-            Err(_) => error,
+        let Ok(names) = self.list() else { return error };
+        let mut sizes = Vec::new();
+        for name in names.iter().take(MOST_NAMED) {
+            match self.about(Opt::Info, name) {
+                Ok(Told::Is { size, flags, .. }) => sizes.push(Some((size, meant(flags)))),
+                Ok(Told::Not(refusal)) if refusal.why != Refusal::Unsupported => sizes.push(None),
+                _ => break, // the names are worth telling without
+            }
         }
+        self.leave();
+        error.context(listed(&names, &sizes))
     }
 }
 
@@ -347,15 +367,25 @@ fn looks_like(greeting: &[u8]) -> &'static str {
     }
 }
 
-/// The exports of a server in a sentence.
-fn listed(names: &[String]) -> String {
+/// The exports of a server in a sentence, with size and flags of the first ones where they are known.
+fn listed(names: &[String], about: &[Option<(u64, u16)>]) -> String {
     let mut text = match names.len() {
         0 => return "the server lists no exports".to_owned(),
         1 => "the server has the export ".to_owned(),
         _ => "the server has the exports ".to_owned(),
     };
-    let named: Vec<_> = names.iter().take(MOST_NAMED).map(|name| shown(name.as_bytes())).collect();
-    text.push_str(&named.join(", "));
+    let about = about.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+    let named = names.iter().take(MOST_NAMED).zip(about).map(|(name, about)| {
+        let name = shown(name.as_bytes());
+        match about {
+            Some((size, flags)) if flags & options::READ_ONLY != 0 => {
+                format!("{name} ({size} bytes, read-only)")
+            }
+            Some((size, _)) => format!("{name} ({size} bytes)"),
+            None => name,
+        }
+    });
+    text.push_str(&named.collect::<Vec<_>>().join(", "));
     if names.len() > MOST_NAMED {
         text.push_str(" and more");
     }
@@ -377,7 +407,11 @@ fn export(
     if i64::try_from(size).is_err() {
         return Err(protocol(format!("an export of {size} bytes, more than a file can have")));
     }
-    // Without the first flag the others mean nothing; that writing is forbidden is believed anyway.
-    let meant = if flags & options::HAS_FLAGS == 0 { flags & options::READ_ONLY } else { flags };
-    Ok(Export { size, flags: meant, blocks, replies, allocation })
+    Ok(Export { size, flags: meant(flags), blocks, replies, allocation })
+}
+
+/// Transmission flags that mean something: without the first one the others do not. That writing is forbidden is believed
+/// anyway.
+fn meant(flags: u16) -> u16 {
+    if flags & options::HAS_FLAGS == 0 { flags & options::READ_ONLY } else { flags }
 }

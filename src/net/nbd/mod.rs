@@ -1,8 +1,5 @@
 //! A client of the NBD protocol (fixed newstyle), as its specification describes it
 //! (`doc/proto.md` of the reference implementation).
-//!
-//! Two things it has are not asked for: `NBD_OPT_INFO`, because `NBD_OPT_GO` tells the same, and the flag `DF` of reads,
-//! because the parts of an answer may come in any order here.
 
 pub mod client;
 mod dial;

@@ -49,6 +49,8 @@ pub enum Opt {
     List = 3,
     /// Go on with TLS.
     StartTls = 5,
+    /// What is the export like?
+    Info = 6,
     /// Take the export.
     Go = 7,
     /// Reply in chunks.
@@ -67,6 +69,7 @@ impl Opt {
             Opt::Abort => "NBD_OPT_ABORT",
             Opt::List => "NBD_OPT_LIST",
             Opt::StartTls => "NBD_OPT_STARTTLS",
+            Opt::Info => "NBD_OPT_INFO",
             Opt::Go => "NBD_OPT_GO",
             Opt::StructuredReply => "NBD_OPT_STRUCTURED_REPLY",
             Opt::SetMetaContext => "NBD_OPT_SET_META_CONTEXT",
@@ -90,8 +93,8 @@ fn length_of(bytes: &[u8]) -> Result<[u8; 4]> {
     Ok(length.map_err(|_| Error::new(ErrorKind::Internal, "a string of 4 GiB"))?.to_be_bytes())
 }
 
-/// Payload of [`Opt::Go`], which asks for block sizes too.
-pub fn go(export: &str) -> Result<Vec<u8>> {
+/// Payload of [`Opt::Info`] and [`Opt::Go`], which asks for block sizes too.
+pub fn about(export: &str) -> Result<Vec<u8>> {
     let mut payload = length_of(export.as_bytes())?.to_vec();
     payload.extend(export.as_bytes());
     payload.extend(1u16.to_be_bytes());
