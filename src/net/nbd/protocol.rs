@@ -15,6 +15,7 @@ use crate::net::nbd::reply;
 use crate::net::nbd::reply::Head;
 use crate::net::nbd::reply::Parsed;
 use crate::net::nbd::reply::Refusal;
+use crate::net::nbd::request::FLAG_DF;
 use crate::net::nbd::request::FLAG_FUA;
 use crate::net::nbd::request::Request;
 use crate::net::nbd::request::Verb;
@@ -34,6 +35,11 @@ use crate::net::stream::Stream;
 const LIGHT: u64 = 4096;
 /// What a question counts for whose answer may be long.
 const ANSWER: u64 = 64 << 10;
+/// Reads up to this length are asked for in one piece: looking for holes in them costs a server more than it saves (qemu-nbd
+/// takes 7 % longer for 4 KiB). Servers must take the flag for up to 64 KiB.
+const SHORT_READ: u64 = 4 << 10;
+/// Transmission flag: reads may be asked for in one piece.
+const HAS_DF: u16 = 1 << 7;
 /// With so many extents a call ends before its range does; the rest is another call's.
 const ENOUGH_EXTENTS: usize = 1 << 20;
 
@@ -97,18 +103,27 @@ pub struct Agreed {
     pub replies: Replies,
     /// The id of `base:allocation`.
     pub allocation: Option<u32>,
+    /// Reads may be asked for in one piece.
+    pub in_one_piece: bool,
 }
 
 impl Default for Agreed {
     fn default() -> Agreed {
-        Agreed { replies: Replies::Simple, allocation: None }
+        Agreed { replies: Replies::Simple, allocation: None, in_one_piece: false }
     }
 }
 
 impl Agreed {
     /// What the negotiation of an export ended with.
     pub fn of(export: &Export) -> Agreed {
-        Agreed { replies: export.replies, allocation: export.allocation }
+        let in_one_piece = export.replies != Replies::Simple && export.flags & HAS_DF != 0;
+        Agreed { replies: export.replies, allocation: export.allocation, in_one_piece }
+    }
+
+    fn flags(self, piece: &Piece<Order>) -> u16 {
+        let Order { verb, flags } = piece.ask;
+        let short = verb == Verb::Read && piece.len <= SHORT_READ;
+        if short && self.in_one_piece { flags | FLAG_DF } else { flags }
     }
 
     fn is_extended(self) -> bool {
@@ -219,7 +234,7 @@ impl Protocol for Nbd {
 }
 
 fn encode(agreed: &Agreed, cookie: u64, piece: &Piece<Order>, into: &mut Vec<u8>) {
-    let Order { verb, flags } = piece.ask;
+    let (verb, flags) = (piece.ask.verb, agreed.flags(piece));
     let request = Request { verb, flags, cookie, offset: piece.offset, length: piece.len };
     request.encode(agreed.is_extended(), into);
 }

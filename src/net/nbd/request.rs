@@ -21,6 +21,8 @@ pub enum Verb {
 
 /// Command flag: the reply says that the data is stable.
 pub const FLAG_FUA: u16 = 1 << 0;
+/// Command flag: the data of a read comes in one piece, holes included.
+pub const FLAG_DF: u16 = 1 << 2;
 /// Command flag: zeroing must fail at once rather than be as slow as writing zeros.
 pub const FLAG_FAST_ZERO: u16 = 1 << 4;
 /// Command flag of extended headers: the length is that of the payload that follows.
