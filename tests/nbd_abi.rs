@@ -337,6 +337,26 @@ fn a_local_disk_is_cloned_onto_an_export() {
         let small = servers::nbdkit(Door::UNIX, &[], &["memory", "31M"]);
         let result = local.clone_disk(Path::new(&small.uri("")), &local, &from, None, true).0;
         assert_eq!(result, code::CAPACITY_MISMATCH);
+        // A server that cannot zero, but trims and tells what is left: nothing but data is sent.
+        let log = folder.path().join("log");
+        let filters = ["--filter=nozero", "--filter=log"];
+        let logfile = format!("logfile={}", log.display());
+        let trims = servers::nbdkit(Door::TCP, &filters, &["memory", "33M", &logfile]);
+        let onto = open(&Server::named(trims.uri("")), "", flags::READ_WRITE);
+        onto.must_write(0, &vec![0xee; 33 << 20]);
+        assert_eq!(onto.close(), code::OK);
+        let before = std::fs::read_to_string(&log).expect("the server's log").len();
+        let result = local.clone_disk(Path::new(&trims.uri("")), &local, &from, None, true).0;
+        assert_eq!(result, code::OK, "{}", vix::log_text());
+        let said = std::fs::read_to_string(&log).expect("the server's log").split_off(before);
+        assert!(said.contains(" Trim "), "{said}");
+        let sent: u64 = said.lines().filter(|line| line.contains(" Write ")).map(counted).sum();
+        let held = all.chunks(65_536).filter(|unit| !is_zero(unit)).count() as u64 * 65_536;
+        assert!(sent <= held, "{sent} bytes sent of a disk that has {held}");
+        let copy = open(&Server::named(trims.uri("")), "", flags::READ_ONLY);
+        let bytes = copy.must_read(0, 33 << 11);
+        assert!(bytes[..all.len()] == all && is_zero(&bytes[all.len()..]), "nothing old stays");
+        assert_eq!(copy.close(), code::OK);
         // From one server to another, without zeroes, trim and block status.
         let poor = servers::nbdkit(Door::TCP, &["--filter=nozero", "--filter=noextents"], &["memory", "32M"]);
         let onto = open(&Server::named(poor.uri("")), "", flags::READ_WRITE);
@@ -352,6 +372,13 @@ fn a_local_disk_is_cloned_onto_an_export() {
         assert!(copy.must_read(0, SECTORS) == all);
         assert_eq!(copy.close(), code::OK);
     });
+}
+
+/// The `count=0x…` in a line of nbdkit's log.
+fn counted(line: &str) -> u64 {
+    let number = line.split_once("count=0x").expect("a count").1;
+    let digits = number.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap_or_default();
+    u64::from_str_radix(digits, 16).expect("a hexadecimal number")
 }
 
 fn from_raw(folder: &Path, bytes: &[u8]) -> std::path::PathBuf {

@@ -241,7 +241,7 @@ fn changes_that_the_storage_refuses_fail_and_later_ones_do_not() {
             finished.recv_timeout(Duration::from_secs(60)).unwrap()
         }),
         ("zero", |client| client.zero(0..4096).map(|zeroed| assert!(zeroed))),
-        ("trim", |client| client.trim(0..4096)),
+        ("trim", |client| client.trim(0..4096).map(drop)),
         ("flush", |client| client.flush()),
     ];
     for (kind, change) in changes {

@@ -202,6 +202,10 @@ impl Storage for ReadOnly {
         self.refuse()
     }
 
+    fn discard(&self, _range: Range<u64>) -> Result<bool> {
+        self.refuse()
+    }
+
     fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
         self.0.allocated(range, sink)
     }

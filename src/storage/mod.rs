@@ -88,6 +88,12 @@ pub trait Storage: Debug + Send + Sync {
         Ok(false)
     }
 
+    /// Gives up the content of `range`: until it is written again it reads as anything, or as zeros where
+    /// [`Storage::allocated`] says so. `Ok(false)`: there is nothing to be gained, nothing happened.
+    fn discard(&self, _range: Range<u64>) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Writes what stands in `from` of another storage at `offset`. Storages on the same machine may come to share the
     /// blocks, which the next write to one of them ends; nobody can see that.
     fn copy_from(&self, offset: u64, source: &dyn Storage, from: Range<u64>) -> Result<Copied> {

@@ -32,6 +32,11 @@ pub trait Blocks: Debug + Send + Sync {
     /// As [`Storage::zero`].
     fn zero(&self, range: Range<u64>) -> Result<bool>;
 
+    /// As [`Storage::discard`]. The default: there is nothing to be gained.
+    fn trim(&self, _range: Range<u64>) -> Result<bool> {
+        Ok(false)
+    }
+
     /// As [`Storage::flush`].
     fn flush(&self) -> Result<()>;
 
@@ -226,6 +231,11 @@ impl Storage for BlockStorage {
             self.says_zeros.store(false, Ordering::Relaxed);
         }
         Ok(zeroed)
+    }
+
+    fn discard(&self, range: Range<u64>) -> Result<bool> {
+        let range = range.start..range.end.min(self.size);
+        if range.start >= range.end { Ok(false) } else { self.blocks.trim(range) }
     }
 
     fn label(&self) -> String {

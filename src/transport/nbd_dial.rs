@@ -93,6 +93,10 @@ impl Blocks for Client {
         Client::zero(self, range)
     }
 
+    fn trim(&self, range: Range<u64>) -> Result<bool> {
+        Client::trim(self, range)
+    }
+
     fn flush(&self) -> Result<()> {
         Client::flush(self)
     }

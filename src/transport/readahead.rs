@@ -345,6 +345,10 @@ impl Storage for ReadAhead {
         self.changing(range.clone(), || self.inner.zero(range))
     }
 
+    fn discard(&self, range: Range<u64>) -> Result<bool> {
+        self.changing(range.clone(), || self.inner.discard(range))
+    }
+
     fn label(&self) -> String {
         self.inner.label()
     }

@@ -221,15 +221,19 @@ impl Client {
         Ok(true)
     }
 
-    /// Says that the content of a range is not needed any more; it may read as anything afterwards.
-    pub fn trim(&self, range: Range<u64>) -> Result<()> {
+    /// Says that the content of a range is not needed any more: the whole blocks in it may read as anything afterwards.
+    /// `Ok(false)`: the server does not want to know, nothing happened.
+    pub fn trim(&self, range: Range<u64>) -> Result<bool> {
         self.may_write()?;
         let inner = self.narrowed(&self.inside_range(range)?);
         if inner.is_empty() || self.export().flags & HAS_TRIM == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let plan = plan(Verb::Trim, self.stable, inner.start, inner.end, self.long_step());
-        self.idle().call(plan, Lent::Nothing).context(|| self.label()).map(|_| ())
+        match self.idle().call(plan, Lent::Nothing) {
+            Err(e) if e.kind() == ErrorKind::NotSupported => Ok(false),
+            trimmed => trimmed.context(|| self.label()).map(|_| true),
+        }
     }
 
     /// Returns when every write that was acknowledged before is stable, as far as the server promises that at all. A loss

@@ -127,11 +127,49 @@ fn whatever_replies_look_like_the_bytes_are_the_same() {
         client.write(&[9; 300_000], 12345).unwrap();
         assert!(store.lock()[12345..312_345].iter().all(|b| *b == 9));
         assert!(client.zero(12345..20000).unwrap());
-        client.trim(0..1 << 20).unwrap();
+        assert!(client.trim(0..1 << 20).unwrap());
         client.flush().unwrap();
         assert!(store.lock()[12345..20000].iter().all(|b| *b == 0));
         let e = client.read(&mut [0; 2], (1 << 20) - 1).unwrap_err();
         assert_eq!(e.kind(), ErrorKind::EndOfFile);
+    }
+}
+
+#[test]
+fn short_reads_are_asked_for_in_one_piece_where_the_server_takes_that() {
+    const DF: u16 = 1 << 2;
+    for replies in EVERY {
+        for has_df in [true, false] {
+            let store = store();
+            let flags = Arc::new(Mutex::new(Vec::new()));
+            let (served, seen) = (Arc::clone(&store), Arc::clone(&flags));
+            let mut setting = Setting::new(replies);
+            setting.flags &= if has_df { u16::MAX } else { !(1 << 7) };
+            let client = setting.client(vec![script(move |peer| {
+                loop {
+                    let asked = peer.asked()?;
+                    seen.lock().push((asked.verb, asked.len, asked.flags & DF != 0));
+                    match (asked.verb, asked.flags & DF) {
+                        // One piece may be a hole, if all of it is one.
+                        (0, DF) if asked.offset == 8192 => peer.hole(1, asked.cookie, 8192, 512)?,
+                        _ => answer(peer, &served, &asked)?,
+                    }
+                }
+            })]);
+            let whole = has_df && replies != Replies::Simple;
+            for len in [512, 4096, 4096 + 512, 1 << 20] {
+                let mut buf = vec![0; len];
+                client.read(&mut buf, 0).unwrap();
+                assert!(buf == store.lock()[..len]);
+            }
+            client.write(&[1; 512], 0).unwrap();
+            let mut buf = [9; 512];
+            client.read(&mut buf, 8192).unwrap();
+            assert!(if whole { buf == [0; 512] } else { buf[..] == store.lock()[8192..8704] });
+            for (verb, len, in_one) in flags.lock().drain(..) {
+                assert_eq!(in_one, whole && verb == 0 && len <= 4096, "{replies:?} {verb} {len}");
+            }
+        }
     }
 }
 
@@ -533,7 +571,7 @@ fn parts_of_blocks_are_read_changed_and_written() {
     });
     assert!(client.zero(5000..9000).unwrap());
     expected[5000..9000].fill(0);
-    client.trim(0..100).unwrap();
+    assert!(!client.trim(0..100).unwrap(), "no whole block");
     assert!(*served.lock() == expected);
     let mut buf = vec![0; 1000];
     client.read(&mut buf, 4600).unwrap();
