@@ -69,7 +69,8 @@ pub struct Options {
 const STEP: u64 = 512 << 10;
 /// Most connections.
 const MOST_CONNECTIONS: u32 = 4;
-/// What one connection is given before a second one is made: with TLS a server works on one at a time on one processor.
+/// What one connection is given before a second one is made. Many bytes in flight are no reason by themselves: over a long
+/// round trip one connection carries more than two that take turns on the processors.
 const ENOUGH: u64 = 2 << 20;
 /// Longest zeroing or trimming in one request with a 32 bit length.
 const LONG_STEP: u64 = 1 << 30;
@@ -298,12 +299,12 @@ impl Client {
         free.unwrap_or_else(|| self.first())
     }
 
-    /// For a started call: the connection with the least to do. One more is made if even that has enough to do.
+    /// For a started call: the connection with the least to do. One more is made if even that has more to do than it can.
     fn free(&self) -> &Arc<Connection> {
         let [_, others @ ..] = self.connections.as_slice() else { return self.first() };
         let up = self.connections.iter().filter_map(|c| c.load().map(|load| (load, c)));
-        let Some((load, best)) = up.min_by_key(|(load, _)| *load) else { return self.first() };
-        if load >= ENOUGH {
+        let Some((load, best)) = up.min_by_key(|(load, _)| load.bytes) else { return self.first() };
+        if load.bytes >= ENOUGH && load.is_saturated {
             let _ = others.iter().find(|connection| connection.warm_up());
         }
         best

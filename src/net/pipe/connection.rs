@@ -74,6 +74,15 @@ pub struct Shared<P> {
     pub threads: Arc<Threads>,
 }
 
+/// What a connection has to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Bytes of started calls that are not over.
+    pub bytes: u64,
+    /// It is more than the connection can carry.
+    pub is_saturated: bool,
+}
+
 /// One connection.
 pub struct Connection<P: Protocol> {
     /// Itself, for its threads.
@@ -221,10 +230,11 @@ impl<P: Protocol> Connection<P> {
         matches!(st.link, Link::Up) && st.inbox.is_some() && st.books.flying == 0
     }
 
-    /// Bytes of started calls that are not over; `None` when it is not up.
-    pub fn load(&self) -> Option<u64> {
+    /// What started calls ask of it; `None` when it is not up.
+    pub fn load(&self) -> Option<Load> {
         let st = self.state.lock();
-        matches!(st.link, Link::Up).then_some(st.books.load)
+        let load = Load { bytes: st.books.load, is_saturated: st.window.is_saturated() };
+        matches!(st.link, Link::Up).then_some(load)
     }
 
     fn read(&self, plan: &Plan<P::Ask>, mut buf: &mut [u8]) -> Result<Call<P>> {

@@ -92,6 +92,8 @@ pub struct Window {
     busy: Duration,
     back: u64,
     held_back: bool,
+    /// It held something back, and more in flight would not be faster.
+    saturated: bool,
 }
 
 impl Window {
@@ -116,6 +118,7 @@ impl Window {
             busy: Duration::ZERO,
             back: 0,
             held_back: false,
+            saturated: false,
         }
     }
 
@@ -189,6 +192,11 @@ impl Window {
         self.flying
     }
 
+    /// More is asked for than the connection can carry, however wide the window is.
+    pub fn is_saturated(&self) -> bool {
+        self.saturated
+    }
+
     /// A request was answered as it should be.
     pub fn answered(&mut self) {
         if self.halvings == 0 {
@@ -232,6 +240,7 @@ impl Window {
         let rate = self.back as f64 / seconds;
         let evident = std::mem::take(&mut self.held_back);
         (self.back, self.busy) = (0, Duration::ZERO);
+        self.saturated = evident;
         if self.limits.bytes != 0 || !evident || self.trip == Duration::MAX {
             return;
         }
@@ -242,8 +251,9 @@ impl Window {
                 true => self.floor = self.size,
                 false => self.size /= 2,
             }
-        } else if needed >= FULL {
+        } else if needed >= FULL && self.size < MOST {
             self.size = (self.size * 2).min(MOST);
+            self.saturated = false;
         } else if needed < EMPTY && self.size > self.floor {
             self.size /= 2;
         } else if let Some(rest) = self.rest.checked_sub(1) {
@@ -284,6 +294,9 @@ mod tests {
     #[test]
     fn a_long_round_trip_opens_the_window() {
         let mut window = Window::new(Limits::of_bytes(0));
+        run(&mut window, 4e9, Duration::from_millis(10), 40);
+        assert!(!window.is_saturated(), "a wider one carries more");
+        window = Window::new(Limits::of_bytes(0));
         run(&mut window, 4e9, Duration::from_millis(10), 4_000);
         assert!(window.size >= 32 << 20, "{}", window.size);
     }
@@ -291,8 +304,23 @@ mod tests {
     #[test]
     fn a_short_round_trip_keeps_it_small() {
         let mut window = Window::new(Limits::of_bytes(0));
+        assert!(!window.is_saturated());
         run(&mut window, 4e9, Duration::from_micros(20), 40_000);
         assert!(window.size <= 2 << 20, "{}", window.size);
+        assert!(window.is_saturated(), "it is held back, and the line is full");
+    }
+
+    #[test]
+    fn a_window_that_holds_nothing_back_is_not_saturated() {
+        let mut window = Window::new(Limits::of_bytes(64 << 20));
+        let (mut now, millisecond) = (Instant::now(), Duration::from_millis(1));
+        for _ in 0..1000 {
+            assert!(window.admits(1 << 20, now));
+            window.out(1 << 20, now);
+            now += millisecond;
+            window.back(1 << 20, now - millisecond, now);
+        }
+        assert!(!window.is_saturated());
     }
 
     #[test]
