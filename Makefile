@@ -102,7 +102,11 @@ lint:
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --locked
 
-test: setup lint tree
+# The last steps of a release build keep one processor busy: the other one reads the code meanwhile.
+test: setup
+	@$(MAKE) --no-print-directory tree & tree=$$!; \
+	$(MAKE) --no-print-directory lint; lint=$$?; \
+	wait $$tree && exit $$lint
 	scripts/test.sh
 
 clean:

@@ -186,7 +186,8 @@ fn what_cannot_grow_is_refused_and_stays_as_it_is() {
     requires!("qemu-img");
     in_child(|| {
         let connection = Vix::started().connect(false).expect("a connection");
-        for kind in KINDS {
+        // Side by side, for a lock is waited for.
+        let refused = |kind: Kind| {
             let folder = scratch::folder();
             let path = folder.path().join("d.vmdk");
             make(&connection, &path, kind, 3000);
@@ -223,7 +224,12 @@ fn what_cannot_grow_is_refused_and_stays_as_it_is() {
             assert_eq!(connection.grow(&stream, 4000, false).0, code::NOT_SUPPORTED, "{kind:?}");
             std::fs::remove_file(&stream).expect("the stream");
             assert!(content(folder.path()) == before, "{kind:?}");
-        }
+        };
+        std::thread::scope(|scope| {
+            for kind in KINDS {
+                scope.spawn(move || refused(kind));
+            }
+        });
     });
 }
 

@@ -39,7 +39,8 @@ fn a_second_writer_of_this_process_is_refused() {
         let vix = Vix::started();
         let connection = vix.connect(false).expect("a connection");
         let other = vix.connect(false).expect("another connection");
-        for kind in [Kind::Sparse, Kind::Flat] {
+        // Side by side, for a lock is waited for.
+        let refused = |kind: Kind| {
             let path = sample(&connection, folder.path(), kind);
             let first = connection.must_open(&path, flags::READ_WRITE);
             let started = Instant::now();
@@ -59,7 +60,12 @@ fn a_second_writer_of_this_process_is_refused() {
             assert_eq!(second.must_read(1, 1), stamps(1, 1, 2));
             assert_eq!(second.close(), code::OK);
             assert!(!path.with_extension("vmdk.lck").exists(), "{kind:?}: no lock is left");
-        }
+        };
+        std::thread::scope(|scope| {
+            for kind in [Kind::Sparse, Kind::Flat] {
+                scope.spawn(move || refused(kind));
+            }
+        });
     });
 }
 
