@@ -154,13 +154,20 @@ fn the_list_of_transports_decides() {
             assert_eq!(disk.close(), code::OK);
         }
         assert!(logged("transport \"san\" is passed over") && logged("transport \"vvol\" is passed over"));
-        for list in ["san", "file:hotadd"] {
+        for list in ["file:hotadd", "san:hotadd"] {
             let connection = connect(&plain.clone().over(list));
             assert_eq!(connection.open(Path::new(""), flags::READ_ONLY).err(), Some(code::NOT_SUPPORTED));
         }
-        // TLS or nothing: this server has none.
-        let connection = connect(&plain.clone().over("nbdssl"));
-        assert!(connection.open(Path::new(""), flags::READ_ONLY).is_err());
+        // TLS or nothing: this server has none. A single advanced mode stands for it.
+        for list in ["nbdssl", "san"] {
+            let connection = connect(&plain.clone().over(list));
+            assert_eq!(
+                connection.open(Path::new(""), flags::READ_ONLY).err(),
+                Some(code::ACCESS_ERROR),
+                "{list}"
+            );
+        }
+        assert!(logged("is reached by nbdssl instead of san"), "{}", vix::log_text());
         let demanded = Server::named(plain.name.replacen("nbd:", "nbds:", 1));
         for list in [None, Some("nbd"), Some("nbdssl:nbd"), Some("nbd:nbdssl")] {
             let asked = Server { modes: list.map(str::to_owned), ..demanded.clone() };
@@ -670,7 +677,9 @@ fn a_server_named_without_tls_may_be_reached_with_it() {
         configured(&format!("vixDiskLib.tls.caFile={}\n", pki.ca().display()));
         let server = servers::nbdkit(Door::tls(&pki), &[], &["memory", "1M"]);
         let name = server.uri("").replacen("nbds:", "nbd:", 1);
-        for list in [None, Some("nbdssl"), Some("nbdssl:nbd"), Some("file:san:hotadd:nbd:nbdssl")] {
+        for list in
+            [None, Some("nbdssl"), Some("nbdssl:nbd"), Some("file:san:hotadd:nbd:nbdssl"), Some("hotadd")]
+        {
             let asked = Server { modes: list.map(str::to_owned), ..Server::named(&name) };
             let disk = open(&asked, "", flags::READ_ONLY);
             assert_eq!(disk.transport(), "nbdssl", "{list:?}");

@@ -26,10 +26,11 @@ const MOST_NAMES: usize = 32;
 /// Transports that callers may ask for alone and that are none of [`Mode::ALL`].
 const ADVANCED: [&str; 2] = ["san", "hotadd"];
 
-/// Opens a disk by the first way that works. Without a list the ways are tried as they stand.
+/// Opens a disk by the first way that works. Without a list the ways are tried as they stand; a single advanced mode is
+/// served by `nbdssl`.
 pub fn open<W: Way + ?Sized>(list: Option<&str>, ways: &[&W], target: &str, log: &Log) -> Result<W::Opened> {
     let possible: Vec<Mode> = ways.iter().map(|way| way.mode()).collect();
-    let order = order(list, &possible, None, target, log)?;
+    let order = order(list, &possible, Some(Mode::NbdSsl), target, log)?;
     let wanted: Vec<&W> =
         order.iter().filter_map(|mode| ways.iter().find(|way| way.mode() == *mode).copied()).collect();
     first(&wanted, target, log).map(|(_, opened)| opened)
