@@ -6,10 +6,16 @@
 //! saves a copy, as long as they do not take long. What was read ahead is gone when anything is written to them or the storage is
 //! flushed, and no chunk is read while a write is under way: what is served is never older than the last write or flush
 //! through this storage.
+//!
+//! Readers that read at the same time keep a storage busy by themselves: what takes long then does not count, and whoever
+//! reads elsewhere does not end the row of the others.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -55,6 +61,10 @@ struct Shared {
     /// Never held while anything is read or written.
     state: Mutex<State>,
     loaded: Condvar,
+    /// Reads under way.
+    readers: AtomicU32,
+    /// Reads that began.
+    begun: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +102,33 @@ enum Content {
     Failed,
 }
 
+/// A read under way.
+struct Reading<'a> {
+    shared: &'a Shared,
+    /// How many reads had begun with it.
+    number: u64,
+    /// Nobody read when it began.
+    first: bool,
+}
+
+impl<'a> Reading<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let first = shared.readers.fetch_add(1, Ordering::Relaxed) == 0;
+        Self { shared, first, number: shared.begun.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Nobody else read since it began.
+    fn is_alone(&self) -> bool {
+        self.first && self.shared.begun.load(Ordering::Relaxed) == self.number
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.shared.readers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a chunk can do for a read.
 enum Served {
     /// So many bytes were copied.
@@ -107,9 +144,12 @@ impl ReadAhead {
     }
 
     /// Copies what was read ahead; starts to read what follows.
-    fn serve(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+    fn serve(&self, reading: &Reading<'_>, buf: &mut [u8], offset: u64) -> Result<usize> {
         let (mut done, buf_len) = (0, buf.len());
         let mut state = self.shared.state.lock();
+        if !reading.first && offset != state.next {
+            return Ok(0);
+        }
         state.note(offset, buf_len);
         if buf_len > SMALL && !state.late {
             return Ok(0);
@@ -158,7 +198,7 @@ impl ReadAhead {
     }
 
     /// Reads what was not read ahead.
-    fn direct(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+    fn direct(&self, reading: &Reading<'_>, buf: &mut [u8], offset: u64) -> Result<()> {
         if buf.len() <= SMALL || buf.len() > LONG {
             return self.inner.read_at(buf, offset);
         }
@@ -166,7 +206,9 @@ impl ReadAhead {
         self.inner.read_at(buf, offset)?;
         let kib = u32::try_from(buf.len() >> 10).unwrap_or(u32::MAX);
         let late = begin.elapsed() > LATE + LATE_PER_KIB.saturating_mul(kib);
-        self.shared.state.lock().late = late;
+        if reading.is_alone() {
+            self.shared.state.lock().late = late;
+        }
         Ok(())
     }
 
@@ -282,10 +324,11 @@ impl Storage for ReadAhead {
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
-        let done = if buf.len() <= LONG { self.serve(buf, offset)? } else { 0 };
+        let reading = Reading::begin(&self.shared);
+        let done = if buf.len() <= LONG { self.serve(&reading, buf, offset)? } else { 0 };
         match buf.get_mut(done..) {
             Some([]) if done > 0 => Ok(()),
-            Some(rest) => self.direct(rest, offset + done as u64),
+            Some(rest) => self.direct(&reading, rest, offset + done as u64),
             None => Ok(()),
         }
     }

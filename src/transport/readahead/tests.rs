@@ -1,5 +1,7 @@
 //! Reading ahead of a storage in memory that holds its transfers back, or fails them.
 
+use std::sync::Barrier;
+
 use super::*;
 use crate::error::Error;
 use crate::error::ErrorKind;
@@ -24,6 +26,8 @@ struct Slow {
     direct: Mutex<u32>,
     /// What a direct read takes at least.
     takes: Mutex<Duration>,
+    /// Direct reads wait for each other.
+    pairs: Mutex<Option<Arc<Barrier>>>,
 }
 
 impl std::fmt::Debug for Slow {
@@ -53,6 +57,8 @@ impl Storage for Slow {
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         *self.direct.lock() += 1;
+        let pairs = self.pairs.lock().clone();
+        pairs.iter().for_each(|pairs| _ = pairs.wait());
         let (begin, takes) = (Instant::now(), *self.takes.lock());
         while begin.elapsed() < takes {
             std::thread::yield_now();
@@ -121,6 +127,53 @@ fn long_pieces_are_read_ahead_of_where_they_take_long() {
         assert!(*slow.direct.lock() <= 2, "{step}: the third in a row was read ahead");
         assert!(*slow.started.lock() > 0, "{step}");
     }
+}
+
+#[test]
+fn long_pieces_of_readers_at_the_same_time_are_not_read_ahead_of() {
+    const STEP: usize = 512 << 10;
+    let slow = Slow::new();
+    slow.bytes.lock().resize(16 * STEP, 1);
+    *slow.takes.lock() = Duration::from_millis(2);
+    *slow.pairs.lock() = Some(Arc::new(Barrier::new(2)));
+    let ahead = ReadAhead::new(slow.clone());
+    std::thread::scope(|scope| {
+        for first in [0, STEP] {
+            let ahead = &ahead;
+            scope.spawn(move || {
+                for at in (first..16 * STEP).step_by(2 * STEP) {
+                    ahead.read_at(&mut vec![0; STEP], at as u64).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!((*slow.direct.lock(), *slow.started.lock()), (16, 0));
+}
+
+#[test]
+fn whoever_reads_elsewhere_meanwhile_does_not_end_a_row() {
+    let slow = Slow::new();
+    let ahead = ReadAhead::new(slow.clone());
+    let whole = slow.bytes.lock().clone();
+    let read = |at: usize| {
+        let mut buf = vec![0; 512];
+        ahead.read_at(&mut buf, at as u64).unwrap();
+        assert!(buf == whole[at..at + 512], "{at}");
+    };
+    read(0);
+    *slow.manner.lock() = Manner::Held;
+    std::thread::scope(|scope| {
+        scope.spawn(|| read(512)); // waits for a chunk
+        while slow.held.lock().is_empty() {
+            std::thread::yield_now();
+        }
+        read(2_000_000);
+        *slow.manner.lock() = Manner::AtOnce;
+        let held = std::mem::take(&mut *slow.held.lock());
+        held.into_iter().for_each(|(transfer, _, finish)| finish(transfer, Ok(())));
+    });
+    (2..40).for_each(|i| read(i * 512));
+    assert_eq!(*slow.direct.lock(), 2, "the first of the row and the one elsewhere");
 }
 
 #[test]
