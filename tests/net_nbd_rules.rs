@@ -136,6 +136,33 @@ fn several_connections_are_made_only_where_the_server_allows_it() {
     }
 }
 
+/// Threads that wait for what they read share a disk as well as started reads do.
+#[test]
+fn threads_that_wait_get_several_connections_too() {
+    for (flags, made) in [(EVERYTHING, 3), (ONE_CONNECTION, 1)] {
+        let content = content(8 * MIB);
+        let (offer, served) =
+            (Offer { flags, ..Offer::new(8 * MIB as u64, Style::Structured) }, content.clone());
+        let peer = Peer::new(offer, move |_, talk| nbd_peer::serve(talk, &served));
+        let client = connect(dial(peer.address()), &options(3));
+        let start = Instant::now();
+        let enough = || peer.seen() >= made && (made > 1 || start.elapsed() > Duration::from_secs(1));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut buf = vec![0; 8 * MIB];
+                    while !enough() {
+                        assert!(start.elapsed() < PATIENT, "{} connections instead of {made}", peer.seen());
+                        client.read(&mut buf, 0).unwrap();
+                        assert!(buf == *content.lock().unwrap());
+                    }
+                });
+            }
+        });
+        assert_eq!(peer.seen(), made, "{flags:#x}");
+    }
+}
+
 #[test]
 fn several_connections_to_nbdkit_are_made_only_where_it_allows_that() {
     requires!("nbdkit");

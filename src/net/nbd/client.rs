@@ -35,6 +35,7 @@ use crate::net::pipe::Protocol;
 use crate::net::pipe::calls::Plan;
 use crate::net::pipe::connection;
 use crate::net::pipe::connection::Lent;
+use crate::net::pipe::connection::Load;
 use crate::net::pipe::durability::Durability;
 use crate::net::pipe::progress;
 use crate::net::pipe::unaligned;
@@ -290,22 +291,32 @@ impl Client {
         self.connections.iter().for_each(|connection| connection.close_by(end));
     }
 
-    /// For a synchronous call: a connection that nobody uses, or the first one.
+    /// For a synchronous call: a connection that nobody uses, or the one with the least in flight.
     pub(super) fn idle(&self) -> &Arc<Connection> {
-        let free = match self.connections.as_slice() {
-            [_] => None,
-            many => many.iter().find(|connection| connection.is_idle()),
-        };
-        free.unwrap_or_else(|| self.first())
+        match self.connections.as_slice() {
+            [only] => only,
+            many => many
+                .iter()
+                .find(|connection| connection.is_idle())
+                .unwrap_or_else(|| self.least(|load| load.flying, 1)),
+        }
     }
 
-    /// For a started call: the connection with the least to do. One more is made if even that has more to do than it can.
+    /// For a started call: the connection with the least to do.
     fn free(&self) -> &Arc<Connection> {
-        let [_, others @ ..] = self.connections.as_slice() else { return self.first() };
+        match self.connections.as_slice() {
+            [only] => only,
+            _ => self.least(|load| load.started, ENOUGH),
+        }
+    }
+
+    /// The connection with the least of something. One more is made if even that has `enough` of it, and more to do than it
+    /// can.
+    fn least(&self, of: impl Fn(Load) -> u64, enough: u64) -> &Arc<Connection> {
         let up = self.connections.iter().filter_map(|c| c.load().map(|load| (load, c)));
-        let Some((load, best)) = up.min_by_key(|(load, _)| load.bytes) else { return self.first() };
-        if load.bytes >= ENOUGH && load.is_saturated {
-            let _ = others.iter().find(|connection| connection.warm_up());
+        let Some((load, best)) = up.min_by_key(|(load, _)| of(*load)) else { return self.first() };
+        if of(load) >= enough && load.is_saturated {
+            let _ = self.connections.iter().skip(1).find(|connection| connection.warm_up());
         }
         best
     }

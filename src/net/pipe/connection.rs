@@ -78,7 +78,9 @@ pub struct Shared<P> {
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
     /// Bytes of started calls that are not over.
-    pub bytes: u64,
+    pub started: u64,
+    /// Bytes in flight.
+    pub flying: u64,
     /// It is more than the connection can carry.
     pub is_saturated: bool,
 }
@@ -230,10 +232,11 @@ impl<P: Protocol> Connection<P> {
         matches!(st.link, Link::Up) && st.inbox.is_some() && st.books.flying == 0
     }
 
-    /// What started calls ask of it; `None` when it is not up.
+    /// What is asked of it; `None` when it is not up.
     pub fn load(&self) -> Option<Load> {
         let st = self.state.lock();
-        let load = Load { bytes: st.books.load, is_saturated: st.window.is_saturated() };
+        let (started, flying) = (st.books.load, st.window.flying());
+        let load = Load { started, flying, is_saturated: st.window.is_saturated() };
         matches!(st.link, Link::Up).then_some(load)
     }
 
