@@ -327,3 +327,27 @@ fn the_time_to_connect_bounds_opening_where_nobody_answers() {
         }
     });
 }
+
+/// Closing right after reads in a row, when what was read ahead is still under way: nbdkit 1.32 ends, for everybody, when a
+/// client is gone before its answer.
+#[test]
+fn a_server_outlives_clients_that_go_in_the_middle_of_a_row() {
+    requires!("nbdkit");
+    in_child(|| {
+        let plugin = &["null", "1G"];
+        for options in [&["--filter=noextents"][..], &["--filter=noextents", "--no-sr"]] {
+            let server = servers::nbdkit(Door::TCP, options, plugin);
+            let connection = connect(&Server::named(server.uri("")));
+            for pieces in 3..33 {
+                let disk = connection.must_open(Path::new(""), flags::READ_ONLY);
+                for piece in 0..pieces {
+                    assert!(disk.must_read(piece * 128, 128) == vec![0; 65536]);
+                }
+                assert_eq!(disk.close(), code::OK);
+            }
+            assert_eq!(connection.disconnect(), code::OK);
+            assert!(!server.said().contains("error"), "{}", server.said());
+            server.finish();
+        }
+    });
+}

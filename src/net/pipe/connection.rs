@@ -123,6 +123,8 @@ pub struct State<P: Protocol> {
     /// `None`: somebody sends.
     pub(super) outbox: Option<Box<Outbox<P>>>,
     pub(super) link: Link,
+    /// Nobody is let in and nothing is sent any more: it is about to be closed.
+    pub(super) leaving: bool,
     /// It was up and is not any more, and nobody took notice yet.
     pub(super) lost: bool,
     /// To be shut down when the connection is lost or closed.
@@ -165,6 +167,7 @@ impl<P: Protocol> Connection<P> {
             inbox: Some(Box::new(Inbox::new(Arc::clone(&progress)))),
             outbox: Some(Box::new(Outbox::new())),
             link: Link::Down(not_tried),
+            leaving: false,
             lost: false,
             stream: None,
             blocked: false,
@@ -283,8 +286,9 @@ impl<P: Protocol> State<P> {
     /// Refuses a call that has no chance.
     pub(super) fn admit(&mut self) -> Result<()> {
         match &self.link {
-            Link::Up | Link::Down(_) => Ok(()),
             Link::Closed => Err(mend::closed::<P>().error()),
+            _ if self.leaving => Err(mend::closed::<P>().error()),
+            Link::Up | Link::Down(_) => Ok(()),
             Link::Failed(cause, at) if at.elapsed() < mend::QUIET => Err(cause.error()),
             Link::Failed(cause, _) => {
                 self.link = Link::Down(cause.clone());

@@ -127,7 +127,7 @@ impl<P: Protocol> Connection<P> {
 
     /// Sends what is queued as far as the stream takes it at once.
     fn send_queued(&self, st: &mut MutexGuard<'_, State<P>>) {
-        while matches!(st.link, Link::Up) {
+        while matches!(st.link, Link::Up) && !st.leaving {
             let Some(mut outbox) = st.outbox.take() else { return };
             if !outbox.is_idle() {
                 st.outbox = Some(outbox); // somebody goes on with that batch
@@ -177,7 +177,13 @@ impl<P: Protocol> Connection<P> {
             if matches!(st.link, Link::Closed) && st.books.started == 0 {
                 break;
             }
-            if st.books.is_awaited() || (matches!(st.link, Link::Down(_)) && st.books.is_wanted()) {
+            let needed = match st.link {
+                Link::Up if st.leaving => st.books.is_due(),
+                Link::Down(_) if st.leaving => false,
+                Link::Down(_) => st.books.is_wanted(),
+                _ => st.books.is_awaited(),
+            };
+            if needed {
                 lead.inbox = st.inbox.take();
             }
             if lead.inbox.is_some() {
@@ -202,7 +208,9 @@ impl<P: Protocol> Connection<P> {
         st.books.warm_up = false;
         self.send_queued(st);
         if !st.books.is_due() {
-            self.to_read.wait_for(st, TURN); // what was queued is being dealt with by another thread
+            if !st.leaving {
+                self.to_read.wait_for(st, TURN); // what was queued is being dealt with by another thread
+            }
             return;
         }
         while st.books.is_due() && st.books.finished.len() < TOGETHER {

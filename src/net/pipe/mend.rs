@@ -34,6 +34,8 @@ pub const QUIET: Duration = Duration::from_secs(1);
 /// The first pause between two attempts, and the longest.
 const PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A server that is left is not waited for when it has been silent for so long.
+const LAST_REPLY: Duration = Duration::from_millis(500);
 /// An attempt without any time would not be one.
 const LEAST_TIME: Duration = Duration::from_millis(100);
 
@@ -160,10 +162,28 @@ impl<P: Protocol> Connection<P> {
         MutexGuard::unlocked(st, || self.shared.protocol.dial(until))
     }
 
-    /// Refuses what comes, takes leave of the server if nothing is going on, ends every wait. [`Connection::close_by`] is to
+    /// Lets nobody in any more, and waits for the replies to what the server works on already, unless it is silent. Servers
+    /// may not expect a client to be gone by then: nbdkit 1.32 falls over it, for everybody.
+    fn drain(&self, st: &mut MutexGuard<'_, State<P>>, end: Instant) {
+        st.leaving = true;
+        if st.helpers.has(threads::here()) {
+            return; // it would wait for itself
+        }
+        while matches!(st.link, Link::Up) && !st.is_drained() {
+            let sent = self.progress.last_sent();
+            let until = st.replied.map_or(sent, |replied| replied.max(sent)) + LAST_REPLY;
+            if Instant::now() >= until.min(end) {
+                return;
+            }
+            self.changed.wait_until(st, until.min(end));
+        }
+    }
+
+    /// Refuses what comes, takes leave of the server if it is not silent, ends every wait. [`Connection::close_by`] is to
     /// follow.
     pub fn leave(&self, end: Instant) {
         let mut st = self.state.lock();
+        self.drain(&mut st, end);
         let up = matches!(st.link, Link::Up);
         st.link = Link::Closed;
         if up && let Some((inbox, outbox)) = st.ends_at_rest() {
@@ -223,6 +243,13 @@ impl<P: Protocol> State<P> {
         self.books.send_again();
         self.window.restart();
         self.books.fail(&|| cause.error(), &|_| true);
+    }
+
+    /// Nothing is in flight, and nobody uses either end.
+    fn is_drained(&self) -> bool {
+        self.books.flying == 0
+            && self.inbox.is_some()
+            && self.outbox.as_ref().is_some_and(|outbox| outbox.is_idle())
     }
 
     /// Both ends, if nothing is in flight and nobody is about to send.

@@ -104,10 +104,14 @@ impl Progress {
         self.sent.store(u64::try_from(micros).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// When something was sent last.
+    pub fn last_sent(&self) -> Instant {
+        self.born + Duration::from_micros(self.sent.load(Ordering::Relaxed))
+    }
+
     /// The end of the patience of one who has waited since `from`.
     pub fn until(&self, from: Instant) -> Instant {
-        let sent = self.born + Duration::from_micros(self.sent.load(Ordering::Relaxed));
-        from.max(sent) + self.limit()
+        from.max(self.last_sent()) + self.limit()
     }
 
     /// Nothing moved for too long.

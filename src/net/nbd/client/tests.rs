@@ -690,6 +690,62 @@ fn more_connections_are_made_when_one_is_not_enough() {
     assert!(client.connections.iter().all(|connection| connection.state.lock().helpers.alive == 0));
 }
 
+/// Reads that nobody waits for may be under way when a client goes, those read ahead.
+#[test]
+fn a_client_goes_when_what_is_in_flight_was_answered() {
+    for (replies, answers) in
+        [(Replies::Simple, true), (Replies::Structured, true), (Replies::Extended, false)]
+    {
+        let store = store();
+        let (seen, asked_for) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+        let (served, verbs, count) = (Arc::clone(&store), Arc::clone(&seen), Arc::clone(&asked_for));
+        let mut setting = Setting::new(replies);
+        setting.options.window = 1 << 20; // two of the four pieces of a whole read
+        let client = setting.client(vec![script(move |peer| {
+            let mut held = vec![peer.asked()?, peer.asked()?];
+            count.store(2, Ordering::Release);
+            std::thread::sleep(Duration::from_millis(100)); // the client is closing by then
+            if !answers {
+                peer.silence();
+                return Err(Gone);
+            }
+            for asked in held.drain(..) {
+                verbs.lock().push(asked.verb);
+                answer(peer, &served, &asked)?;
+            }
+            loop {
+                let asked = peer.asked()?;
+                verbs.lock().push(asked.verb);
+                answer(peer, &served, &asked)?;
+            }
+        })]);
+        let (told, ends) = mpsc::channel();
+        for _ in 0..2 {
+            let told = told.clone();
+            let finish: Finish = Box::new(move |_, result| told.send(result.is_ok()).unwrap());
+            assert!(client.start(Transfer::ReadOwned(vec![0; 1 << 20]), 0, finish).is_none());
+        }
+        while asked_for.load(Ordering::Acquire) < 2 {
+            std::thread::yield_now();
+        }
+        let begin = Instant::now();
+        client.close();
+        assert!(begin.elapsed() < Duration::from_millis(1900), "{replies:?}: {:?}", begin.elapsed());
+        let ends: Vec<bool> = (0..2).map(|_| ends.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+        let succeeded = ends.iter().filter(|end| **end).count();
+        assert_eq!(succeeded, usize::from(answers), "{replies:?}: nothing is sent any more");
+        if answers {
+            // A farewell, and no read after the two that were under way.
+            let mut tries = 0;
+            while seen.lock().len() < 3 && tries < 2000 {
+                std::thread::sleep(Duration::from_millis(5));
+                tries += 1;
+            }
+            assert_eq!(*seen.lock(), [0, 0, 2], "{replies:?}");
+        }
+    }
+}
+
 #[test]
 fn who_opened_for_reading_does_not_write() {
     let mut setting = Setting::new(Replies::Simple);
