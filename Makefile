@@ -35,6 +35,7 @@ MNTAPI_LINKS := libvixMntapi.so libvixMntapi.so.1
 ifeq ($(CI),true)
 export CARGO_INCREMENTAL := 0
 export CARGO_PROFILE_DEV_DEBUG := 0
+export CARGO_PROFILE_DEV_LTO := off
 endif
 
 # Files of a release carry the time of its commit and no path of the machine that built it.
