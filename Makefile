@@ -103,11 +103,7 @@ lint:
 	$(CARGO) clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps --locked
 
-# The last steps of a release build keep one processor busy: the other one reads the code meanwhile.
-test: setup
-	@$(MAKE) --no-print-directory tree & tree=$$!; \
-	$(MAKE) --no-print-directory lint; lint=$$?; \
-	wait $$tree && exit $$lint
+test: setup lint tree
 	scripts/test.sh
 
 clean:
