@@ -115,6 +115,12 @@ impl BlockStorage {
         }
     }
 
+    /// What the export has of a range, if that is anything.
+    fn part(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let range = range.start..range.end.min(self.size);
+        (range.start < range.end).then_some(range)
+    }
+
     /// Refuses to write to the sector that is not whole.
     fn check_whole(&self, offset: u64, len: usize) -> Result<()> {
         if self.inside(offset, len)? == len {
@@ -209,10 +215,7 @@ impl Storage for BlockStorage {
     }
 
     fn allocated(&self, range: Range<u64>, sink: &mut dyn FnMut(Range<u64>)) -> Result<()> {
-        let range = range.start..range.end.min(self.size);
-        if range.start >= range.end {
-            return Ok(());
-        }
+        let Some(range) = self.part(range) else { return Ok(()) };
         let mut ask = |range: Range<u64>, sink: allocation::Sink<'_>| self.ask(range, sink);
         match &self.known {
             Some(known) => known.tell(range, self.size, &mut ask, sink),
@@ -222,10 +225,7 @@ impl Storage for BlockStorage {
 
     /// The rest of the sector that is not whole is zeros already.
     fn zero(&self, range: Range<u64>) -> Result<bool> {
-        let range = range.start..range.end.min(self.size);
-        if range.start >= range.end {
-            return Ok(true);
-        }
+        let Some(range) = self.part(range) else { return Ok(true) };
         let zeroed = self.blocks.zero(range)?;
         if !zeroed {
             self.says_zeros.store(false, Ordering::Relaxed);
@@ -234,8 +234,7 @@ impl Storage for BlockStorage {
     }
 
     fn discard(&self, range: Range<u64>) -> Result<bool> {
-        let range = range.start..range.end.min(self.size);
-        if range.start >= range.end { Ok(false) } else { self.blocks.trim(range) }
+        self.part(range).map_or(Ok(false), |range| self.blocks.trim(range))
     }
 
     fn label(&self) -> String {
