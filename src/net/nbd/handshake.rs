@@ -346,7 +346,7 @@ impl Talk {
         let mut sizes = Vec::new();
         for name in names.iter().take(MOST_NAMED) {
             match self.about(Opt::Info, name) {
-                Ok(Told::Is { size, flags, .. }) => sizes.push(Some((size, meant(flags)))),
+                Ok(Told::Is { size, flags, .. }) => sizes.push(Some((size, flags & options::READ_ONLY != 0))),
                 Ok(Told::Not(refusal)) if refusal.why != Refusal::Unsupported => sizes.push(None),
                 _ => break, // the names are worth telling without
             }
@@ -367,8 +367,8 @@ fn looks_like(greeting: &[u8]) -> &'static str {
     }
 }
 
-/// The exports of a server in a sentence, with size and flags of the first ones where they are known.
-fn listed(names: &[String], about: &[Option<(u64, u16)>]) -> String {
+/// The exports of a server in a sentence; of the first ones the size, where it is known, and whether they are read-only.
+fn listed(names: &[String], about: &[Option<(u64, bool)>]) -> String {
     let mut text = match names.len() {
         0 => return "the server lists no exports".to_owned(),
         1 => "the server has the export ".to_owned(),
@@ -378,10 +378,8 @@ fn listed(names: &[String], about: &[Option<(u64, u16)>]) -> String {
     let named = names.iter().take(MOST_NAMED).zip(about).map(|(name, about)| {
         let name = shown(name.as_bytes());
         match about {
-            Some((size, flags)) if flags & options::READ_ONLY != 0 => {
-                format!("{name} ({size} bytes, read-only)")
-            }
-            Some((size, _)) => format!("{name} ({size} bytes)"),
+            Some((size, true)) => format!("{name} ({size} bytes, read-only)"),
+            Some((size, false)) => format!("{name} ({size} bytes)"),
             None => name,
         }
     });
@@ -407,11 +405,7 @@ fn export(
     if i64::try_from(size).is_err() {
         return Err(protocol(format!("an export of {size} bytes, more than a file can have")));
     }
-    Ok(Export { size, flags: meant(flags), blocks, replies, allocation })
-}
-
-/// Transmission flags that mean something: without the first one the others do not. That writing is forbidden is believed
-/// anyway.
-fn meant(flags: u16) -> u16 {
-    if flags & options::HAS_FLAGS == 0 { flags & options::READ_ONLY } else { flags }
+    // Without the first flag the others mean nothing; that writing is forbidden is believed anyway.
+    let meant = if flags & options::HAS_FLAGS == 0 { flags & options::READ_ONLY } else { flags };
+    Ok(Export { size, flags: meant, blocks, replies, allocation })
 }

@@ -255,9 +255,7 @@ impl<P: Protocol> State<P> {
     /// Both ends, if nothing is in flight and nobody is about to send.
     #[expect(clippy::type_complexity, reason = "two boxes")]
     fn ends_at_rest(&mut self) -> Option<(Box<Inbox<P>>, Box<Outbox<P>>)> {
-        let quiet = self.books.flying == 0
-            && self.inbox.as_ref().is_some_and(|inbox| inbox.staged().is_empty())
-            && self.outbox.as_ref().is_some_and(|outbox| outbox.is_idle());
+        let quiet = self.is_drained() && self.inbox.as_ref().is_some_and(|inbox| inbox.staged().is_empty());
         if quiet { self.inbox.take().zip(self.outbox.take()) } else { None }
     }
 }
